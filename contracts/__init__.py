@@ -1,0 +1,1 @@
+"""What travels between clients, services and the log. Imports msgspec only."""

@@ -1,0 +1,184 @@
+"""Frames: what a client sends, and what the edge answers of its own, outside the log."""
+
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from contracts.events import Attachment, Policy
+
+Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+RequestId = Annotated[str, Meta(max_length=128)]
+
+
+class ClientFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of what a client sends. Its sender alone gets `request_id` back."""
+
+    request_id: RequestId | None = None
+
+
+class SendMessage(ClientFrame, kw_only=True, tag="message"):
+    """Say something. The same `client_message_id` again never makes a second turn."""
+
+    content: str
+    client_message_id: Token | None = None
+    attachments: list[Attachment] | None = None
+    metadata: dict[str, Any] | None = None
+    policy: Policy = "enqueue"
+
+
+class SendCancel(ClientFrame, kw_only=True, tag="cancel"):
+    """Stop a turn: of a question or an answer; the running one by default."""
+
+    message_id: Token | None = None
+
+
+class SendApproval(ClientFrame, kw_only=True, tag="tool_approval"):
+    """Decide on a tool call."""
+
+    tool_call_id: Token
+    approved: bool
+    reason: Annotated[str, Meta(max_length=2000)] | None = None
+    arguments: dict[str, Any] | None = None
+
+
+class SendTyping(ClientFrame, kw_only=True, tag="typing"):
+    """Tell the other connections of the session."""
+
+    is_typing: bool = True
+
+
+class SendAuth(ClientFrame, kw_only=True, tag="auth"):
+    """Refresh the connection's token."""
+
+    token: str
+
+
+class SendPing(ClientFrame, kw_only=True, tag="ping"):
+    """Ask for a sign of life."""
+
+
+class SendPong(ClientFrame, kw_only=True, tag="pong"):
+    """Give a sign of life."""
+
+
+AnyClientFrame = SendMessage | SendCancel | SendApproval | SendTyping | SendAuth | SendPing | SendPong
+CLIENT_FRAMES: tuple[type[ClientFrame], ...] = get_args(AnyClientFrame)
+CLIENT_TAGS = frozenset(str(frame.__struct_config__.tag) for frame in CLIENT_FRAMES)
+
+
+class ServerFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of what the edge sends of its own."""
+
+
+class Connected(ServerFrame, kw_only=True, tag="connected"):
+    """The first frame. Times in seconds; `expires_at` is the token's."""
+
+    connection_id: str
+    session_id: str
+    agent: str
+    heartbeat_interval: float
+    heartbeat_timeout: float
+    expires_at: str | None
+
+
+class Active(Struct, frozen=True, kw_only=True):
+    """The answer that is open."""
+
+    message_id: str
+    reply_to: str
+    agent: str
+    content: str
+    thinking: str
+    attempt: int
+
+
+class Snapshot(ServerFrame, kw_only=True, tag="snapshot"):
+    """The session at `cursor`. `last` is the id of the newest event in it; page back from `before`."""
+
+    session_id: str
+    cursor: str
+    last: str | None
+    messages: list[dict[str, Any]]
+    before: str | None
+    active: Active | None
+    queue: list[str]
+    approvals: list[dict[str, Any]]
+    workflows: list[dict[str, Any]]
+
+
+class ReplayComplete(ServerFrame, kw_only=True, tag="replay_complete"):
+    """Everything up to `cursor` was sent; live events follow."""
+
+    session_id: str
+    cursor: str
+    replayed: int
+
+
+class ResumeGap(ServerFrame, kw_only=True, tag="resume_gap"):
+    """The cursor cannot be honoured; a snapshot follows. `lost`: the edge itself missed something."""
+
+    session_id: str
+    reason: Literal["expired", "foreign", "future", "lost"]
+
+
+class MessageAccepted(ServerFrame, kw_only=True, tag="message_accepted"):
+    """The message is stored and will be answered."""
+
+    session_id: str
+    client_message_id: str
+    message_id: str
+    cursor: str
+    request_id: str | UnsetType = UNSET
+
+
+class Ack(ServerFrame, kw_only=True, tag="ack"):
+    """What a `cancel`, `tool_approval` or `auth` led to."""
+
+    session_id: str | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
+    expires_at: str | None | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+    message_id: str | None | UnsetType = UNSET
+
+
+class ErrorFrame(ServerFrame, kw_only=True, tag="error"):
+    """A request that failed, told to its sender alone; `message` repeats `error`."""
+
+    code: str
+    error: str
+    message: str
+    retryable: bool
+    session_id: str | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
+
+
+class Typing(ServerFrame, kw_only=True, tag="typing"):
+    """Somebody else is typing. Not a log event."""
+
+    session_id: str
+    user_id: str
+    is_typing: bool
+
+
+class Ping(ServerFrame, kw_only=True, tag="ping"):
+    """Answer with `pong`."""
+
+    timestamp: str
+
+
+class Pong(ServerFrame, kw_only=True, tag="pong"):
+    """The answer to `ping`."""
+
+    timestamp: str
+
+
+AnyServerFrame = (
+    Connected | Snapshot | ReplayComplete | ResumeGap | MessageAccepted | Ack | ErrorFrame | Typing | Ping | Pong
+)
+SERVER_FRAMES: tuple[type[ServerFrame], ...] = get_args(AnyServerFrame)
+
+client_decoder = msgspec.json.Decoder(AnyClientFrame)
+encoder = msgspec.json.Encoder()

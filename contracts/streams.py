@@ -1,0 +1,212 @@
+"""Topology as data: every stream, consumer and permission.
+
+The provisioner makes the server match it, and the server's configuration is generated from it.
+Durations are in seconds. A lane has one writer; a service may publish to its lanes, read what it
+needs and nothing else.
+"""
+
+from msgspec import Struct
+
+from contracts import subjects
+
+LOG = "LOG"
+DEAD = "DEAD"
+
+ACK_WAIT = 1.5
+"""How long a silent holder keeps a delivery: a killed runner's turn is taken over within 2 s."""
+
+DELTA_TTL = 24 * 3600
+"""How long a delta outlives its append: longer than an answer may stay open."""
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""The largest event; the server's `max_payload` leaves room for headers beside it."""
+
+MAX_PAYLOAD = 8 * 1024 * 1024
+
+SIDE_STREAM_BYTES = 256 * 1024 * 1024
+"""What the dead letters, and each tenant's external events, may take."""
+
+
+class Stream(Struct, frozen=True, kw_only=True):
+    """A stream: file storage, limits retention; refuses rather than forgets when full."""
+
+    name: str
+    subjects: tuple[str, ...]
+    republish: tuple[str, str] | None = None
+    max_bytes: int = -1
+    max_age: float = 0
+    duplicate_window: float = 120
+    allow_direct: bool = False
+    allow_msg_ttl: bool = False
+    discard: str = "new"
+    epoch: bool = False
+
+
+class Consumer(Struct, frozen=True, kw_only=True):
+    """A durable pull consumer: one delivery, one holder, redelivered after `ack_wait`, for ever."""
+
+    stream: str
+    durable: str
+    filter_subject: str
+    ack_wait: float
+
+
+class Permissions(Struct, frozen=True, kw_only=True):
+    """What one account user may publish and subscribe to."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
+PROVISIONER = "provisioner"
+"""Creates and changes streams and consumers, and may purge. Never a service's credentials."""
+OPERATOR = "operator"
+"""A person at the command line: reads the dead letters."""
+USERS = (*SERVICES, PROVISIONER, OPERATOR)
+
+
+def log(max_bytes: int) -> Stream:
+    """The log. `max_bytes` must leave the disk room: the broker refuses before the disk does."""
+    return Stream(
+        name=LOG,
+        subjects=(subjects.LOG_ALL,),
+        republish=(subjects.LOG_ALL, subjects.LIVE_ALL),
+        max_bytes=max_bytes,
+        allow_direct=True,
+        allow_msg_ttl=True,
+        epoch=True,
+    )
+
+
+def dead_letters() -> Stream:
+    """What could not be accepted, with the reason. The oldest gives way when it is full."""
+    return Stream(
+        name=DEAD,
+        subjects=(subjects.DEAD_ALL,),
+        max_bytes=SIDE_STREAM_BYTES,
+        discard="old",
+        allow_direct=True,
+    )
+
+
+def ingest(tenant: str) -> Stream:
+    """What a tenant's external systems publish. Message ids are per stream, so each has its own."""
+    return Stream(
+        name=subjects.ingest_stream(tenant),
+        subjects=(subjects.ingest_all(tenant),),
+        max_bytes=SIDE_STREAM_BYTES,
+        max_age=7 * 24 * 3600,
+    )
+
+
+def streams(tenants: tuple[str, ...], log_bytes: int) -> tuple[Stream, ...]:
+    """Every stream."""
+    return (log(log_bytes), dead_letters(), *(ingest(tenant) for tenant in tenants))
+
+
+def agent_runner(ack_wait: float = ACK_WAIT) -> Consumer:
+    """Delivers every message to one agent runner."""
+    return Consumer(
+        stream=LOG,
+        durable="agent_runner",
+        filter_subject=subjects.lane_of_all("session", "message"),
+        ack_wait=ack_wait,
+    )
+
+
+def tool_runner(ack_wait: float = ACK_WAIT) -> Consumer:
+    """Delivers every tool call to one tool runner."""
+    return Consumer(
+        stream=LOG,
+        durable="tool_runner",
+        filter_subject=subjects.lane_of_all("session", "call"),
+        ack_wait=ack_wait,
+    )
+
+
+def event_ingest(tenant: str, ack_wait: float = ACK_WAIT) -> Consumer:
+    """Delivers what a tenant's external systems published."""
+    return Consumer(
+        stream=subjects.ingest_stream(tenant),
+        durable="event_ingest",
+        filter_subject=subjects.ingest_all(tenant),
+        ack_wait=ack_wait,
+    )
+
+
+def consumers(tenants: tuple[str, ...], ack_wait: float = ACK_WAIT) -> tuple[Consumer, ...]:
+    """Every consumer."""
+    ingests = (event_ingest(tenant, ack_wait) for tenant in tenants)
+    return (agent_runner(ack_wait), tool_runner(ack_wait), *ingests)
+
+
+def inbox(user: str) -> str:
+    """The private inbox prefix of a user: nobody else may read the replies to it."""
+    return f"_IN.{user}"
+
+
+def _reads(*streams: str) -> tuple[str, ...]:
+    calls = ("DIRECT.GET", "STREAM.MSG.GET", "STREAM.INFO")
+    return tuple(f"$JS.API.{call}.{stream}" for stream in streams for call in calls)
+
+
+def _holds(consumer: Consumer) -> tuple[str, ...]:
+    path = f"{consumer.stream}.{consumer.durable}"
+    return (
+        f"$JS.API.CONSUMER.MSG.NEXT.{path}",
+        f"$JS.API.CONSUMER.INFO.{path}",
+        f"$JS.ACK.{path}.>",
+    )
+
+
+def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
+    """Least privilege: its lanes to write, the reads it needs, its own consumers and inbox."""
+    publish: tuple[str, ...]
+    listens: tuple[str, ...] = ()
+    match user:
+        case "edge":
+            publish = (
+                subjects.lane_of_all("session", "message"),
+                subjects.lane_of_all("session", "client"),
+                subjects.lane_of_all("user", "client"),
+                *_reads(LOG),
+            )
+            listens = (subjects.LIVE_ALL,)
+        case "agent_runner":
+            publish = (
+                subjects.lane_of_all("session", "agent"),
+                subjects.lane_of_all("session", "call"),
+                subjects.ANY_DELTA,
+                subjects.DEAD_ALL,
+                *_reads(LOG),
+                *_holds(agent_runner()),
+            )
+            listens = (subjects.live_of_all("session"),)
+        case "tool_runner":
+            publish = (
+                subjects.lane_of_all("session", "tool"),
+                subjects.DEAD_ALL,
+                *_reads(LOG),
+                *_holds(tool_runner()),
+            )
+            listens = (subjects.live_of_all("session"),)
+        case "event_ingest":
+            publish = (
+                subjects.lane_of_all("*", "event"),
+                subjects.DEAD_ALL,
+                *_reads(LOG),
+                *(subject for tenant in tenants for subject in _holds(event_ingest(tenant))),
+            )
+        case "provisioner":
+            publish = ("$JS.API.>",)
+        case "operator":
+            publish = (*_reads(DEAD), f"$JS.API.STREAM.INFO.{LOG}")
+        case _:
+            raise ValueError(f"not a user: {user!r}")
+    return Permissions(publish=publish, subscribe=(*listens, f"{inbox(user)}.>"))
+
+
+def tenant_permissions(tenant: str) -> Permissions:
+    """What a tenant's external systems may do, in an account of their own: publish their events."""
+    return Permissions(publish=(subjects.ingest_all(tenant),), subscribe=("_INBOX.>",))

@@ -1,0 +1,156 @@
+"""Subjects: the only place where one is built or parsed.
+
+    log.<tenant>.<topic>.<id>.fact.<lane>     what happened; stays
+    log.<tenant>.<topic>.<id>.delta           streamed text; fades
+    live.<…>                                  the same message, republished after it is stored
+    ingest.<tenant>.<source>.<type…>          what external systems publish
+    dead.<tenant>                             what could not be accepted, with the reason
+
+The grammar is the security model: a lane has one writer, and a token can never hold a dot or a wildcard.
+"""
+
+import re
+from typing import Literal, Self, get_args
+
+from msgspec import Struct
+
+Lane = Literal["message", "client", "agent", "call", "tool", "event"]
+LANES: tuple[Lane, ...] = get_args(Lane)
+Kind = Literal["session", "user", "project", "tenant"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+LOG_ALL = "log.>"
+LIVE_ALL = "live.>"
+DEAD_ALL = "dead.>"
+ANY_DELTA = "log.*.*.*.delta"
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_token(text: object) -> bool:
+    """Whether `text` may stand between two dots of a subject: `[A-Za-z0-9_-]{1,64}`."""
+    return isinstance(text, str) and _TOKEN.fullmatch(text) is not None
+
+
+def token(text: str) -> str:
+    """`text` itself. Raises ValueError where it could reach beyond its place in a subject."""
+    if not is_token(text):
+        raise ValueError(f"not a token [A-Za-z0-9_-]{{1,64}}: {text!r:.80}")
+    return text
+
+
+class Topic(Struct, frozen=True, order=True):
+    """One ordered history in the log: a session's, or what a user, a project or a tenant is told."""
+
+    tenant: str
+    kind: Kind
+    id: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could reach beyond its place in a subject."""
+        token(self.tenant)
+        token(self.id)
+        if self.kind not in KINDS:
+            raise ValueError(f"not a topic kind: {self.kind!r}")
+
+    @classmethod
+    def session(cls, tenant: str, session_id: str) -> Self:
+        """The topic of a session."""
+        return cls(tenant, "session", session_id)
+
+    @classmethod
+    def user(cls, tenant: str, user_id: str) -> Self:
+        """What a user is told outside any session, and the index of the user's sessions."""
+        return cls(tenant, "user", user_id)
+
+    @classmethod
+    def project(cls, tenant: str, project_id: str) -> Self:
+        """What everybody who watches a project is told."""
+        return cls(tenant, "project", project_id)
+
+    @classmethod
+    def everybody(cls, tenant: str) -> Self:
+        """What everybody of a tenant is told."""
+        return cls(tenant, "tenant", "all")
+
+    @property
+    def _path(self) -> str:
+        return f"{self.tenant}.{self.kind}.{self.id}"
+
+    @property
+    def all(self) -> str:
+        """Everything stored of this topic."""
+        return f"log.{self._path}.>"
+
+    @property
+    def facts(self) -> str:
+        """Every fact of this topic: the check subject of every conditional append."""
+        return f"log.{self._path}.fact.>"
+
+    def fact(self, lane: Lane) -> str:
+        """One lane of facts."""
+        return f"log.{self._path}.fact.{lane}"
+
+    @property
+    def delta(self) -> str:
+        """Streamed text."""
+        return f"log.{self._path}.delta"
+
+    @property
+    def live(self) -> str:
+        """Everything of this topic, as it is stored."""
+        return f"live.{self._path}.>"
+
+    @property
+    def live_facts(self) -> str:
+        """Every fact of this topic, as it is stored."""
+        return f"live.{self._path}.fact.>"
+
+
+def parse(subject: str) -> tuple[Topic, Lane | Literal["delta"]]:
+    """The topic and lane of a `log.` or `live.` subject. Raises ValueError for any other."""
+    match subject.split("."):
+        case ["log" | "live", tenant, kind, topic_id, "delta"]:
+            return Topic(tenant, kind, topic_id), "delta"  # type: ignore[arg-type]
+        case ["log" | "live", tenant, kind, topic_id, "fact", lane] if lane in LANES:
+            return Topic(tenant, kind, topic_id), lane  # type: ignore[arg-type,return-value]
+    raise ValueError(f"not a subject of the log: {subject!r:.200}")
+
+
+def lane_of_all(kind: Kind | Literal["*"], lane: Lane, tenant: str = "*") -> str:
+    """One lane of every topic of that kind: a consumer's filter, or what a service may publish."""
+    return f"log.{tenant}.{kind}.*.fact.{lane}"
+
+
+def live_of_all(kind: Kind | Literal["*"]) -> str:
+    """Every live subject of topics of that kind: what a service may subscribe to."""
+    return f"live.*.{kind}.*.>"
+
+
+def ingest_all(tenant: str) -> str:
+    """All that a tenant's external systems may publish."""
+    return f"ingest.{token(tenant)}.>"
+
+
+def ingest(tenant: str, source: str, event_type: str) -> str:
+    """Where an event is published: a source token and one token per dotted part of its type."""
+    parts = [token(part) for part in event_type.split(".")]
+    return ".".join(["ingest", token(tenant), token(source), *parts])
+
+
+def tenant_of_ingest(subject: str) -> str:
+    """The tenant that an `ingest.` subject belongs to."""
+    match subject.split("."):
+        case ["ingest", tenant, *_]:
+            return token(tenant)
+    raise ValueError(f"not an ingest subject: {subject!r:.200}")
+
+
+def dead(tenant: str) -> str:
+    """The dead letters of a tenant."""
+    return f"dead.{token(tenant)}"
+
+
+def ingest_stream(tenant: str) -> str:
+    """The name of the stream that a tenant's external systems publish to."""
+    return f"INGEST_{token(tenant)}"
