@@ -1,0 +1,264 @@
+"""Holding: one delivery, one owner, who folds the session and appends to it until the log says it is done.
+
+The same piece serves messages (agent_runner) and tool calls (tool_runner). What to do next is decided by a
+pure function of the folded state; this file only keeps the fold true: it reads on when an append is
+refused, when something live comes, and every few seconds, so a lost live message delays and never blocks.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from broker.append import append, conditional
+from broker.client import header
+from broker.connect import Broker, Unavailable
+from broker.consume import Delivery
+from broker.read import Record, last, page, read
+from contracts import events
+from contracts.events import AnyEvent, Event, StreamDelta
+from contracts.streams import DELTA_TTL
+from contracts.subjects import Lane, Topic, parse
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 5.0
+"""Seconds between looks at the leader's last sequence while a holder waits."""
+
+
+class Fold(Protocol):
+    """State that a holder keeps: what its topic's facts, applied in order, amount to."""
+
+    def apply(self, seq: int, event: AnyEvent) -> None:
+        """Take in the fact at `seq`."""
+
+
+F = TypeVar("F", bound=Fold)
+T = TypeVar("T")
+
+
+class Hold(Generic[F]):
+    """One delivery, the folded state of its topic, and the only way to append for it."""
+
+    def __init__(self, broker: Broker, delivery: Delivery, topic: Topic, state: F, seq: int) -> None:
+        self.broker = broker
+        self.delivery = delivery
+        self.topic = topic
+        self.state = state
+        self.seq = seq
+        self.news = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._own = b""
+        self._folded = asyncio.Event()
+
+    async def look(self) -> None:
+        """Fold everything up to the last fact that the leader knows. Retries while the broker is away."""
+        async with self._turn:
+            while True:
+                try:
+                    await self._read_on()
+                except (Unavailable, TimeoutError) as error:
+                    logger.info("waiting for the broker", extra={"reason": str(error)})
+                    await asyncio.sleep(0.1)
+                else:
+                    return
+
+    async def _read_on(self) -> None:
+        self.news.clear()
+        upto, (records, _) = await asyncio.gather(
+            last(self.broker, self.topic.facts), page(self.broker, self.topic.facts, self.seq)
+        )
+        self._fold(records)
+        async for records in read(self.broker, self.topic.facts, self.seq, upto):
+            self._fold(records)
+
+    def _fold(self, records: list[Record]) -> None:
+        for record in records:
+            event = events.decode(record.data)
+            if event is not None:
+                self.state.apply(record.seq, event)
+            self.seq = record.seq
+        if records:
+            self._has_folded()
+
+    def _has_folded(self) -> None:
+        self._folded.set()
+        self._folded = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this process was told to stop: let go as soon as that is safe."""
+        return self.delivery.stopping
+
+    async def folded(self) -> None:
+        """Wait until something more is folded; somebody else must `wait` or `look` in the meantime."""
+        await self._folded.wait()
+
+    async def append(self, event: AnyEvent, lane: Lane | None = None, context: dict[str, str] | None = None) -> int | None:
+        """The sequence of the stored and folded fact, or None where something else came first: it is folded now."""
+        subject = self.topic.fact(lane or events.LANE_OF[type(event)])
+        async with self._turn:
+            what = conditional(self.topic, subject, events.encode(event), event.id, self.seq, context=context)
+            self._own = event.id.encode()
+            stored = await append(self.broker, what, wait_when_full=True)
+            if stored:
+                self.state.apply(stored.seq, event)
+                self.seq = stored.seq
+                self._has_folded()
+                return stored.seq
+        await self.look()
+        return None
+
+    async def append_delta(self, event: StreamDelta) -> bool:
+        """Whether the delta is stored. Where it was refused, what came first is folded now."""
+        async with self._turn:
+            what = conditional(
+                self.topic, self.topic.delta, events.encode(event), event.id, self.seq, ttl=DELTA_TTL
+            )
+            if await append(self.broker, what, wait_when_full=True):
+                return True
+        await self.look()
+        return False
+
+    async def wait(self, seconds: float = LOOK_EVERY) -> None:
+        """Wait for something new, at most `seconds` or a few; then fold what is new."""
+        if not self.stopping:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, LOOK_EVERY)):
+                    await self.news.wait()
+        await self.look()
+
+    def wake(self, _subject: bytes, _reply: bytes, _data: bytes, headers: bytes) -> None:
+        """Something is new, unless it is the holder's own append."""
+        if header(headers, b"Nats-Msg-Id") != self._own:
+            self.news.set()
+
+
+class Folded(Generic[F]):
+    """States that holders left behind, so that the next one of a topic need not fold from its beginning.
+
+    A state is always a prefix of its topic, folded; one holder has it at a time. The oldest are forgotten.
+    """
+
+    def __init__(self, empty: Callable[[], F], most: int = 1024) -> None:
+        self._empty = empty
+        self._most = most
+        self._states: dict[Topic, tuple[int, F]] = {}
+
+    def take(self, topic: Topic) -> tuple[int, F]:
+        """A state, and the sequence up to which it holds. It is the caller's from now on."""
+        return self._states.pop(topic, None) or (0, self._empty())
+
+    def keep(self, topic: Topic, seq: int, state: F) -> None:
+        """Leave a state for the next holder, unless there is one that is further."""
+        if seq >= self._states.get(topic, (0,))[0]:
+            self._states.pop(topic, None)
+            self._states[topic] = (seq, state)
+        while len(self._states) > self._most:
+            del self._states[next(iter(self._states))]
+
+
+@asynccontextmanager
+async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> AsyncIterator[Hold[F]]:
+    """Hold a delivery whose topic's live facts wake the holder. The state is folded to the leader's last fact."""
+    topic = parse(delivery.subject)[0]
+    seq, state = folded.take(topic)
+    hold = Hold(broker, delivery, topic, state, seq)
+    delivery.on_stop = hold.news.set
+    subscription = await broker.subscribe(topic.live_facts, hold.wake)
+    try:
+        await hold.look()
+        yield hold
+    finally:
+        folded.keep(topic, hold.seq, hold.state)
+        await broker.unsubscribe(subscription)
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """Nothing is left to do for the trigger: ack."""
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Somebody else is responsible: settle nothing."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Nothing can be done until something new comes, or until broker time `until` (Unix seconds)."""
+
+    until: float | None = None
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Append this fact. `claim`: it claims the trigger for this holder."""
+
+    event: Event
+    claim: bool = False
+
+
+class Perform(msgspec.Struct, frozen=True):
+    """Do the work itself: run the turn, execute the tool."""
+
+
+Act = Settle | Drop | Wait | Put | Perform
+
+
+class Role(Protocol[F]):
+    """What a service does with what it holds."""
+
+    def decide(self) -> "Act":
+        """The next act, from the folded state."""
+
+    def claimed(self, seq: int) -> None:
+        """The holder's own claim was stored there."""
+
+    async def perform(self) -> None:
+        """Do the work; return when a new decision is due."""
+
+    async def release(self) -> bool:
+        """Told to stop: give the claim back. False where the delivery must be dropped instead of handed over."""
+
+    def context(self, event: Event) -> dict[str, str] | None:
+        """The trace context that an appended fact carries to the next service."""
+
+
+async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Callable[[], bool]) -> T | None:
+    """The result of `work`, or None where it was cancelled because the log says that it is not wanted any more."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            news = asyncio.create_task(hold.wait())
+            await asyncio.wait([task, news], return_when=asyncio.FIRST_COMPLETED)
+            if not news.done():
+                news.cancel()
+            elif hold.stopping or not wanted():
+                task.cancel()
+                await asyncio.wait([task])
+        return None if task.cancelled() else task.result()
+    finally:
+        task.cancel()
+
+
+async def settle(hold: Hold[F], role: Role[F]) -> None:
+    """Decide and act until the trigger is settled, dropped or, when told to stop, handed over."""
+    while True:
+        if hold.stopping:
+            if await role.release():
+                await hold.delivery.nak()
+            return hold.delivery.drop()
+        match role.decide():
+            case Settle():
+                return await hold.delivery.ack()
+            case Drop():
+                return hold.delivery.drop()
+            case Wait(until=until):
+                await hold.wait(LOOK_EVERY if until is None else max(0.0, until - hold.broker.now()) + 0.001)
+            case Put(event=event, claim=claim):
+                seq = await hold.append(event, context=role.context(event))  # type: ignore[arg-type]
+                if seq is not None and claim:
+                    role.claimed(seq)
+            case _:
+                await role.perform()
