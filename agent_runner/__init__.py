@@ -1,0 +1,1 @@
+"""Holds messages and runs turns."""

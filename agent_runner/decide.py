@@ -1,0 +1,108 @@
+"""What a holder of a message does next: pure decisions over the folded session."""
+
+from msgspec import Struct
+
+from broker.hold import Act, Drop, Perform, Put, Settle, Wait
+from contracts import events
+from contracts.events import Failure, TurnStatus, new_id, timestamp
+from contracts.session import Session, Turn
+
+
+class Outcome(Struct, frozen=True):
+    """How the holder's run of the turn ended."""
+
+    status: TurnStatus
+    error: Failure | None = None
+    usage: dict[str, int] | None = None
+
+
+class Holding(Struct):
+    """What a holder knows beside the log: its trigger, the claim it found at its first look, its own claim."""
+
+    session_id: str
+    message_id: str
+    trigger: int
+    joined: int = 0
+    claim: int = 0
+    limit: int = 5
+    outcome: Outcome | None = None
+
+
+class CloseAnswer(Struct, frozen=True):
+    """An answer is open though its turn ends: append its `stream_end` with what was streamed."""
+
+    message_id: str
+    finish_reason: events.FinishReason
+
+
+def first_look(session: Session, holding: Holding) -> None:
+    """Remember the claim that was there when the delivery came: newer foreign ones make the holder drop."""
+    turn = session.turns.get(holding.message_id)
+    holding.joined = turn.claim if turn else 0
+
+
+def decide(session: Session, holding: Holding) -> Act | CloseAnswer:
+    """The next act of the holder of a message."""
+    turn = session.turns.get(holding.message_id)
+    if turn is None or turn.seq != holding.trigger:
+        return Settle()  # it has ended, or the same message stands earlier in the log
+    if holding.claim and holding.claim != turn.claim:
+        return Drop()
+    if not holding.claim and turn.claim > holding.joined:
+        return Drop()
+    if session.first != holding.message_id:
+        return Wait()
+    if not holding.claim:
+        if turn.failures >= holding.limit:
+            failure = Failure("agent_failed", f"{turn.failures} attempts ended without an answer")
+            return _end(turn, holding, Outcome("failed", failure), "error")
+        start = events.TurnStart(**_base(holding), reply_to=holding.message_id, attempt=turn.attempt + 1)
+        return Put(start, claim=True)
+    if turn.stopping:
+        return _end(turn, holding, Outcome("cancelled"), "cancelled")
+    if holding.outcome and holding.outcome.status == "completed":
+        return steer(session, holding) or _end(turn, holding, holding.outcome, "stop")
+    if holding.outcome:
+        return _end(turn, holding, holding.outcome, "error")
+    return Perform()
+
+
+def steer(session: Session, holding: Holding) -> Put | None:
+    """At a boundary between steps: the fact that takes in the next steering message, if there is one.
+
+    `turn_end(steered)` takes it in; `steer_applied` follows, also by a later attempt.
+    """
+    turn = session.turns[holding.message_id]
+    for message_id, other in session.turns.items():
+        if other.seq > turn.seq and other.message.policy == "steer" and not other.stopping:
+            return Put(events.TurnEnd(**_base(holding), reply_to=message_id, status="steered"))
+    for message_id, applied in turn.steered.items():
+        if not applied:
+            return Put(events.SteerApplied(**_base(holding), message_id=message_id, reply_to=holding.message_id))
+    return None
+
+
+def release(session: Session, holding: Holding) -> Put | None:
+    """What a holder that is told to stop appends before it hands its message over, where its claim is the last one."""
+    turn = session.turns.get(holding.message_id)
+    if turn is None or not holding.claim or turn.claim != holding.claim:
+        return None
+    return Put(events.TurnRelease(**_base(holding), reply_to=holding.message_id))
+
+
+def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishReason) -> Put | CloseAnswer:
+    if answer := turn.open_answer:
+        return CloseAnswer(answer.message_id, reason)
+    return Put(
+        events.TurnEnd(
+            **_base(holding),
+            reply_to=holding.message_id,
+            status=outcome.status,
+            error=outcome.error,
+            usage=outcome.usage,
+        )
+    )
+
+
+def _base(holding: Holding) -> dict[str, str]:
+    return {"id": new_id(), "timestamp": timestamp(), "session_id": holding.session_id}

@@ -1,0 +1,115 @@
+"""The holder of one message: claims its turn, runs the agent, ends the turn."""
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from agent_runner import decide
+from agent_runner.decide import CloseAnswer, Outcome
+from agent_runner.model import ModelFailure
+from agent_runner.script import ScriptFailed
+from agent_runner.turn import Interrupted, Turn
+from broker import metrics, telemetry
+from broker.connect import Broker
+from broker.consume import Delivery
+from broker.hold import Act, Folded, Hold, Perform, holding, settle, work_while
+from contracts import events
+from contracts.errors import Code
+from contracts.events import Event, Failure
+from contracts.session import Session
+
+logger = logging.getLogger(__name__)
+
+Agent = Callable[[Turn], Awaitable[None]]
+FindAgent = Callable[[Session], tuple[str, Agent]]
+
+class MessageHolder:
+    """What an agent runner does with the message that it holds."""
+
+    def __init__(self, hold: Hold[Session], message: events.Message, find_agent: FindAgent) -> None:
+        self.hold = hold
+        self.holding = decide.Holding(hold.topic.id, message.message_id, hold.delivery.seq)
+        self._find_agent = find_agent
+        self._closing: CloseAnswer | None = None
+        decide.first_look(hold.state, self.holding)
+
+    def decide(self) -> Act:
+        """The next act. An answer that is still open is closed by `perform`, before its turn ends."""
+        act = decide.decide(self.hold.state, self.holding)
+        self._closing = act if isinstance(act, CloseAnswer) else None
+        return Perform() if isinstance(act, CloseAnswer) else act
+
+    def claimed(self, seq: int) -> None:
+        """The turn is this holder's."""
+        self.holding.claim = seq
+
+    async def release(self) -> bool:
+        """Give the claim back, so that the next attempt is not counted as one after a failure."""
+        if not self.holding.claim:
+            return True
+        while put := decide.release(self.hold.state, self.holding):
+            if await self.hold.append(put.event) is not None:  # type: ignore[arg-type]
+                return True
+        return False
+
+    def context(self, _event: Event) -> dict[str, str] | None:
+        """Only tool calls carry a trace on; `Turn` puts those."""
+        return None
+
+    async def perform(self) -> None:
+        """Run the agent until it is done or the log says that it is to stop."""
+        name, agent = self._find_agent(self.hold.state)
+        turn = Turn(self.hold, self.holding, name)
+        if self._closing:
+            await turn.close(self._closing.message_id, self._closing.finish_reason)
+            return
+        with contextlib.suppress(Interrupted):
+            self.holding.outcome = await work_while(self.hold, self._run(turn, agent), self._is_wanted)
+
+    def _is_wanted(self) -> bool:
+        return isinstance(decide.decide(self.hold.state, self.holding), Perform)
+
+    async def _run(self, turn: Turn, agent: Agent) -> Outcome:
+        code, text, retryable = Code.AGENT_FAILED, "", False
+        try:
+            await agent(turn)
+            return Outcome("completed", usage=turn.usage or None)
+        except Interrupted:
+            raise
+        except ModelFailure as failure:
+            code, text, retryable = failure.code, str(failure), failure.retryable
+        except ScriptFailed as failure:
+            text = str(failure)
+        except Exception:
+            logger.exception("an agent failed", extra={"session_id": self.hold.topic.id})
+            text = "the agent raised an exception"
+        await turn.failed(code, text, retryable=retryable)
+        metrics.ERRORS.labels(code).inc()
+        return Outcome("failed", Failure(code, text, retryable))
+
+async def hold_message(
+    broker: Broker, delivery: Delivery, folded: Folded[Session], find_agent: FindAgent
+) -> None:
+    """Hold a message until its turn has ended, or is somebody else's."""
+    message = events.decode(delivery.data)
+    if not isinstance(message, events.Message):
+        logger.error("not a message", extra={"sequence": delivery.seq})
+        return await delivery.ack()
+    attributes = {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.conversation.id": message.session_id or "",
+        "messaging.message.id": message.message_id,
+    }
+    with telemetry.tracer.start_as_current_span("turn", telemetry.extract(delivery.headers), attributes=attributes):
+        async with holding(broker, delivery, folded) as hold:
+            await settle(hold, MessageHolder(hold, message, find_agent))
+    logger.info(
+        "turn finished",
+        extra={
+            "session_id": message.session_id,
+            "message_id": message.message_id,
+            "status": hold.state.ended.get(message.message_id, "let go"),
+        },
+    )
+
+__all__ = ["CATALOGUE", "Put", "hold_message"]

@@ -1,0 +1,165 @@
+"""Commands: what a client's message, cancel or approval appends to the log, or why it does not."""
+
+import base64
+import hashlib
+
+from msgspec import Struct
+
+from broker import metrics, telemetry
+from broker.append import Append, LogFull, OutcomeUnknown, Stored, append, conditional
+from broker.connect import Broker, Unavailable
+from broker.read import read
+from contracts import events
+from contracts.errors import Code, MillraceError
+from contracts.events import AnyEvent, unix_time
+from contracts.frames import SendApproval, SendCancel, SendMessage
+from contracts.session import Session
+from contracts.subjects import Topic
+from edge.auth import Principal
+
+DEADLINE = 5.0
+ATTACHMENT_BYTES = 32 * 1024
+FULL_AT = 0.9
+"""The share of the log from which on new messages are refused, so that running turns can finish."""
+
+
+class Accepted(Struct, frozen=True):
+    """A message that will be answered."""
+
+    message_id: str
+    client_message_id: str
+    seq: int
+
+
+async def send_message(broker: Broker, principal: Principal, topic: Topic, frame: SendMessage) -> Accepted:
+    """Store a message. The same `client_message_id` again gives the same message. Raises MillraceError."""
+    _check_attachments(frame)
+    client_message_id = frame.client_message_id or events.new_id()
+    message_id = "m_" + _digest(topic, client_message_id)
+    event = events.Message(
+        id="e_" + _digest(topic, client_message_id),
+        timestamp=events.timestamp(),
+        session_id=topic.id,
+        message_id=message_id,
+        role="user",
+        content=frame.content,
+        user_id=principal.user_id,
+        client_message_id=client_message_id,
+        policy=frame.policy,
+        attachments=frame.attachments,
+        metadata=frame.metadata,
+    )
+    attributes = {"gen_ai.conversation.id": topic.id, "messaging.message.id": message_id}
+    with telemetry.tracer.start_as_current_span("message", attributes=attributes):
+        if frame.policy == "reject":
+            stored = await _store_unless_busy(broker, topic, event)
+        else:
+            stored = await _store(broker, topic, event)
+    metrics.MESSAGES.labels(topic.tenant).inc()
+    return Accepted(message_id, client_message_id, stored.seq)
+
+
+async def cancel(broker: Broker, principal: Principal, topic: Topic, frame: SendCancel) -> None:
+    """Ask for a turn to stop. Raises MillraceError."""
+    event = events.Cancel(
+        id=events.new_id(),
+        timestamp=events.timestamp(),
+        session_id=topic.id,
+        message_id=frame.message_id,
+        user_id=principal.user_id,
+    )
+    await _store(broker, topic, event)
+
+
+async def decide_approval(broker: Broker, principal: Principal, topic: Topic, frame: SendApproval) -> None:
+    """Record a person's decision on a tool call: the first one, and only while it is asked for. Raises MillraceError."""
+    while True:
+        session, seq = await _fold(broker, topic)
+        call = session.calls.get(frame.tool_call_id)
+        if call is None or call.request is None:
+            raise MillraceError(Code.APPROVAL_NOT_FOUND)
+        if call.decision:
+            raise MillraceError(Code.APPROVAL_DECIDED, decided_by=call.decision.decided_by)
+        if call.result or session.over(call) or broker.now() >= unix_time(call.request.expires_at):
+            raise MillraceError(Code.APPROVAL_EXPIRED)
+        event = events.ToolApproval(
+            id=events.new_id(),
+            timestamp=events.timestamp(),
+            session_id=topic.id,
+            tool_call_id=frame.tool_call_id,
+            approved=frame.approved,
+            decided_by=principal.user_id,
+            decided_at=events.timestamp(broker.now()),
+            reason=frame.reason,
+            arguments=frame.arguments if frame.approved else None,
+        )
+        if await _store(broker, topic, event, after=seq):
+            metrics.APPROVALS.labels("approved" if frame.approved else "rejected").inc()
+            return
+
+
+async def _store_unless_busy(broker: Broker, topic: Topic, event: events.Message) -> Stored:
+    while True:
+        session, seq = await _fold(broker, topic)
+        if event.message_id in session.turns or event.message_id in session.ended:
+            return Stored(seq, duplicate=True)
+        if session.turns:
+            raise MillraceError(Code.TURN_IN_PROGRESS)
+        if stored := await _store(broker, topic, event, after=seq):
+            return stored
+
+
+async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | None = None) -> Stored:
+    """Append a client's fact; None only for a condition that was refused."""
+    info = broker.log_info
+    is_message = isinstance(event, events.Message)
+    if is_message and info and info.max_bytes > 0 and info.bytes > FULL_AT * info.max_bytes:
+        raise MillraceError(Code.LOG_FULL)
+    subject, payload = topic.fact(events.LANE_OF[type(event)]), events.encode(event)
+    message_id = f"{topic.tenant}/{topic.id}/{event.id}"
+    context = telemetry.inject({})
+    if after is None:
+        what = Append(subject, payload, message_id, context=context)
+    else:
+        what = conditional(topic, subject, payload, message_id, after, context=context)
+    try:
+        return await append(broker, what, deadline=DEADLINE)  # type: ignore[return-value]
+    except LogFull:
+        raise MillraceError(Code.LOG_FULL) from None
+    except (Unavailable, OutcomeUnknown):
+        raise MillraceError(Code.BROKER_UNAVAILABLE) from None
+
+
+async def _fold(broker: Broker, topic: Topic) -> tuple[Session, int]:
+    session, seq = Session(), 0
+    try:
+        async for records in read(broker, topic.facts, 0):
+            for record in records:
+                event = events.decode(record.data)
+                seq = record.seq
+                if event is not None:
+                    session.apply(seq, event)
+    except (Unavailable, TimeoutError):
+        raise MillraceError(Code.BROKER_UNAVAILABLE) from None
+    return session, seq
+
+
+def _digest(topic: Topic, client_message_id: str) -> str:
+    text = f"{topic.tenant}/{topic.id}/{client_message_id}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _check_attachments(frame: SendMessage) -> None:
+    if not frame.content and not frame.attachments:
+        raise MillraceError(Code.BAD_REQUEST, "a message needs content or attachments")
+    for attachment in frame.attachments or ():
+        if (attachment.url is None) == (attachment.data is None):
+            raise MillraceError(Code.BAD_REQUEST, "an attachment has either `url` or `data`")
+        if attachment.data is None:
+            continue
+        try:
+            size = len(base64.b64decode(attachment.data, validate=True))
+        except ValueError:
+            raise MillraceError(Code.BAD_REQUEST, "an attachment's `data` is not base64") from None
+        if size > ATTACHMENT_BYTES:
+            raise MillraceError(Code.TOO_LARGE, f"an inline attachment may have {ATTACHMENT_BYTES} bytes")

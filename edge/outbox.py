@@ -1,0 +1,99 @@
+"""Outbox: frames waiting to be written to one client, bounded in bytes.
+
+While the transport has room nothing waits here. A log frame that finds no room is refused, and its reader
+goes back to the log, from what was last sent: the log is the buffer. Answers to the client's own frames always
+find room; who asks for many and reads none is held back by not being read from.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+LIMIT = 256 * 1024
+"""Bytes of log frames that may wait."""
+
+
+class Sink(Protocol):
+    """Where frames go: a WebSocket's protocol."""
+
+    on_room: Callable[[], None] | None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more is taken at once."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is taken at all."""
+
+    def write_frame(self, frame: bytes) -> None:
+        """Write one encoded frame."""
+
+
+class Source(Protocol):
+    """Whose log frame waits: it is told when it is written."""
+
+    def was_sent(self, seq: int) -> None:
+        """The frame of the event at `seq` was written."""
+
+
+class Outbox:
+    """What waits for one client, in order."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._waiting: deque[tuple[bytes, Source | None, int]] = deque()
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        sink.on_room = self._flush
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a log frame would be taken."""
+        return self._bytes < LIMIT
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._waiting)
+
+    def put(self, frame: bytes, source: Source | None = None, seq: int = 0) -> None:
+        """Write the frame now, or as soon as there is room. `source`: it is a log frame, the one of `seq`."""
+        if not self._waiting and self._sink.has_room:
+            self._sink.write_frame(frame)
+            if source:
+                source.was_sent(seq)
+            return
+        self._waiting.append((frame, source, seq))
+        self._bytes += len(frame)
+        if self._bytes >= LIMIT:
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Wait until a log frame would be taken. Raises ConnectionError when the client is gone."""
+        while not self._room.is_set():
+            await self._room.wait()
+        if not self._sink.is_open:
+            raise ConnectionError
+
+    def drop_log_frames(self) -> None:
+        """Forget the log frames that wait; the answers to the client stay."""
+        self._waiting = deque(entry for entry in self._waiting if entry[1] is None)
+        self._count()
+
+    def _flush(self) -> None:
+        if not self._sink.is_open:
+            self._waiting.clear()
+        while self._waiting and self._sink.has_room:
+            frame, source, seq = self._waiting.popleft()
+            self._sink.write_frame(frame)
+            if source:
+                source.was_sent(seq)
+        self._count()
+
+    def _count(self) -> None:
+        self._bytes = sum(len(frame) for frame, _, _ in self._waiting)
+        if self._bytes < LIMIT // 2 or not self._sink.is_open:
+            self._room.set()

@@ -1,0 +1,182 @@
+"""The whole system for one test: a broker of its own and the four services as real processes, to be killed and paused."""
+
+import asyncio
+import base64
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+
+import jwt
+
+from tests.harness.nats_server import NatsServer, nats_server
+from tests.harness.wait import until
+
+SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
+SECRET = b"a secret of the tests, 32 bytes!"
+
+
+class Service:
+    """One process of one service."""
+
+    def __init__(self, name: str, env: dict[str, str], log: Path, port: int) -> None:
+        self.name = name
+        self.port = port
+        self.log = log
+        self._env = env
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        """The running process."""
+        assert self._process, f"{self.name} is not running"
+        return self._process
+
+    @property
+    def url(self) -> str:
+        """Where it serves HTTP."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", self.name, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    async def ready(self) -> None:
+        """Wait until it says that it is ready."""
+        await until(lambda: asyncio.to_thread(_is_ready, self.url), within=20.0)
+
+    async def kill(self) -> None:
+        """End it with SIGKILL."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """End it with SIGTERM; its exit code."""
+        return await self._end(signal.SIGTERM)
+
+    async def restart(self) -> None:
+        """Kill it and start it again."""
+        await self.kill()
+        await self.start()
+
+    def pause(self) -> None:
+        """Let it hang (SIGSTOP)."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self.process.send_signal(signal.SIGCONT)
+
+    async def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+                process.send_signal(signal.SIGCONT)
+        return await process.wait()
+
+
+class System:
+    """A broker and services. More processes of a service may be added."""
+
+    def __init__(self, nats: NatsServer, directory: Path, config: Path, more: dict[str, str]) -> None:
+        self.nats = nats
+        self.directory = directory
+        self.services: list[Service] = []
+        self._config = config
+        self._more = more
+        self._secret = directory / "jwt.secret"
+        self._secret.write_text(base64.b64encode(SECRET).decode())
+
+    def __getitem__(self, name: str) -> Service:
+        """The first process of a service."""
+        return next(service for service in self.services if service.name == name)
+
+    @property
+    def edge(self) -> str:
+        """The edge's address."""
+        return self["edge"].url
+
+    @property
+    def notes(self) -> list[str]:
+        """What the demo's `note` has written: the effects outside the system."""
+        file = self.directory / "notes.txt"
+        return file.read_text().splitlines() if file.exists() else []
+
+    async def add(self, name: str, **more: str) -> Service:
+        """Start one more process of a service."""
+        port = _free_port()
+        env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("MILLRACE_", "OTEL_"))},
+            "MILLRACE_NATS_URL": self.nats.url,
+            "MILLRACE_NKEY": self.nats.seed(name),
+            "MILLRACE_CONFIG": str(self._config),
+            "MILLRACE_PORT": str(port),
+            "MILLRACE_JWT_SECRET_FILE": str(self._secret),
+            "MILLRACE_DEMO_NOTES": str(self.directory / "notes.txt"),
+            **self._more,
+            **more,
+        }
+        log = self.directory / f"{name}-{len(self.services)}.log"
+        service = Service(name, env, log, port)
+        self.services.append(service)
+        await service.start()
+        return service
+
+    def token(self, tenant: str = "acme", user: str = "ann", *, ttl: float = 3600, **more: object) -> str:
+        """A token as the edge expects it."""
+        now = time.time()
+        claims = {"iss": "millrace", "aud": "millrace", "tenant": tenant, "sub": user, "iat": now, "exp": now + ttl}
+        return jwt.encode({**claims, **more}, SECRET, algorithm="HS256")
+
+    def logs(self) -> str:
+        """What the services logged, for a test that failed."""
+        return "\n".join(f"== {file.name}\n{file.read_text()[-8000:]}" for file in sorted(self.directory.glob("*.log")))
+
+
+@asynccontextmanager
+async def system(
+    directory: Path, *, services: tuple[str, ...] = SERVICES, config: str = "", **more: str
+) -> AsyncIterator[System]:
+    """The system, ready, until the block ends; then everything is killed."""
+    file = directory / "millrace.toml"
+    file.write_text("[tenants.acme]\n[tenants.globex]\n" + config)
+    async with nats_server(directory / "nats") as nats:
+        running = System(nats, directory, file, more)
+        try:
+            for name in services:
+                await running.add(name)
+            for service in running.services:
+                await service.ready()
+            yield running
+        except BaseException:
+            print(running.logs())
+            raise
+        finally:
+            await asyncio.gather(*(service.kill() for service in running.services))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as response:  # noqa: S310 - our own address
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False

@@ -1,0 +1,1 @@
+"""Holds tool calls: rules, approval, execution on MCP servers, result."""

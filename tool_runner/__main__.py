@@ -1,0 +1,28 @@
+"""The tool runner's process: `python -m tool_runner`."""
+
+import sys
+
+from broker.consume import Delivery, ack_wait, consume
+from broker.hold import Folded
+from broker.process import Process, main
+from contracts import streams
+from contracts.session import Session
+from tool_runner.runner import Tools, hold_call
+from tool_runner.servers import Servers
+
+
+async def run(process: Process) -> None:
+    """Hold tool calls until told to stop, then let go of what is held."""
+    consumer = streams.tool_runner(0)
+    wait = await ack_wait(process.broker, consumer.stream, consumer.durable)
+    async with Servers(process.config.servers) as servers:
+        tools = Tools(process.config, servers, Folded(Session), wait)
+
+        async def hold(delivery: Delivery) -> None:
+            await hold_call(process.broker, delivery, tools)
+
+        await consume(process.broker, consumer, hold, process.stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main("tool_runner", run))

@@ -1,0 +1,190 @@
+"""The holder of one tool call: asks where a person is to be asked, runs it once, reports."""
+
+import asyncio
+import logging
+import time
+
+import msgspec
+
+from broker import metrics, telemetry
+from broker.connect import Broker
+from broker.consume import Delivery
+from broker.hold import Act, Folded, Hold, Perform, holding, settle, work_while
+from contracts import events
+from contracts.config import Config
+from contracts.errors import Code
+from contracts.events import Event
+from contracts.session import Session
+from tool_runner import decide, rules
+from tool_runner.decide import Outcome, Permit
+from tool_runner.servers import Lost, NotSent, Servers
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT = 600.0
+"""Seconds that one execution may take."""
+
+RETRY_PAUSE = 0.5
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What a tool runner runs calls with."""
+
+    config: Config
+    servers: Servers
+    folded: Folded[Session]
+    ack_wait: float
+
+
+class CallHolder:
+    """What a tool runner does with the tool call that it holds."""
+
+    def __init__(self, hold: Hold[Session], call: events.ToolCall, permit: Permit, tools: Tools) -> None:
+        self.hold = hold
+        self.holding = decide.Holding(hold.topic.id, call.tool_call_id, permit)
+        self._tools = tools
+        self._claiming = 0.0
+        decide.first_look(hold.state, self.holding)
+
+    def decide(self) -> Act:
+        """The next act."""
+        if not self.holding.claim:
+            self._claiming = time.monotonic()
+        return decide.decide(self.hold.state, self.holding, self.hold.broker.now())
+
+    def claimed(self, seq: int) -> None:
+        """The call is this holder's to execute."""
+        self.holding.claim = seq
+
+    async def release(self) -> bool:
+        """Told to stop: a call that was not started is anybody's; one that was comes back after `ack_wait`."""
+        return not self.holding.claim
+
+    def context(self, _event: Event) -> dict[str, str] | None:
+        """The call's trace goes on with its result."""
+        return telemetry.inject({})
+
+    async def perform(self) -> None:
+        """Execute within `ack_wait` of the start, or not at all: later, somebody else may hold the call."""
+        await self.hold.look()
+        if not isinstance(self.decide(), Perform):
+            return
+        if time.monotonic() - self._claiming > self._tools.ack_wait:
+            self.holding.late = True
+            return
+        outcome = await work_while(self.hold, self._execute(), lambda: isinstance(self.decide(), Perform))
+        if outcome is None and not self.hold.stopping:
+            repeatable = self.holding.permit.repeatable
+            outcome = Outcome("cancelled") if repeatable else Outcome("unknown", error="cancelled while it ran")
+        self.holding.outcome = outcome
+
+    async def _execute(self) -> Outcome:
+        call = self.hold.state.calls[self.holding.call_id]
+        arguments = call.decision.arguments if call.decision and call.decision.arguments is not None else None
+        began = time.monotonic()
+        with telemetry.tracer.start_as_current_span("execute_tool", attributes={"gen_ai.tool.name": call.call.tool}):
+            outcome = await self._call(call.call.tool, call.call.arguments if arguments is None else arguments)
+        metrics.TOOL_EXECUTION_TIME.labels(call.call.tool, outcome.status).observe(time.monotonic() - began)
+        return outcome
+
+    async def _call(self, tool: str, arguments: dict[str, object]) -> Outcome:
+        progress = _Progress(self.hold, self.holding)
+        while True:
+            try:
+                async with progress:
+                    done = await self._tools.servers.call(
+                        tool,
+                        arguments,
+                        timeout=CALL_TIMEOUT,
+                        progress=progress.report,
+                        idempotency_key=self.holding.call_id,
+                        meta=telemetry.inject({}),
+                    )
+                return Outcome(done.status, done.result, done.error, done.code)  # type: ignore[arg-type]
+            except NotSent as error:
+                return Outcome("failed", error=str(error), code=Code.TOOL_ERROR)
+            except Lost as error:
+                if not self.holding.permit.repeatable:
+                    return Outcome("unknown", error=str(error))
+                await asyncio.sleep(RETRY_PAUSE)
+
+
+class _Progress:
+    """A running tool's progress: one append in flight, and only the newest report waits."""
+
+    def __init__(self, hold: Hold[Session], holding: decide.Holding) -> None:
+        self._hold = hold
+        self._holding = holding
+        self._newest: events.ToolProgress | None = None
+        self._sender: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "_Progress":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._sender:
+            self._sender.cancel()
+            await asyncio.wait([self._sender])
+
+    async def report(self, progress: float, total: float | None, message: str | None) -> None:
+        """Take a report; it is appended as soon as the one before is stored."""
+        self._newest = events.ToolProgress(
+            id=events.new_id(),
+            timestamp=events.timestamp(),
+            session_id=self._holding.session_id,
+            tool_call_id=self._holding.call_id,
+            progress=progress,
+            total=total,
+            message=message,
+        )
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send(), name="tool-progress")
+
+    async def _send(self) -> None:
+        while self._newest:
+            newest, self._newest = self._newest, None
+            await self._hold.append(newest)
+
+
+async def permit_of(call: events.ToolCall, tenant: str, user: str, tools: Tools) -> Permit:
+    """What the rules and the tool's own hints say of a call."""
+    try:
+        tool = await tools.servers.tool(call.tool)
+    except NotSent as error:
+        return Permit("deny", problem=str(error), code=Code.TOOL_ERROR)
+    if tool is None:
+        return Permit("deny", problem=f"there is no tool {call.tool}", code=Code.TOOL_NOT_FOUND)
+    server = tools.config.servers.get(call.tool.partition(".")[0])
+    decision = rules.decide(
+        tools.config.rules,
+        call.tool,
+        tenant,
+        user,
+        read_only=tool.read_only,
+        trusted=bool(server and server.trusted),
+    )
+    return Permit(decision.action, decision.expires, repeatable=tool.read_only or tool.idempotent)
+
+
+async def hold_call(broker: Broker, delivery: Delivery, tools: Tools) -> None:
+    """Hold a tool call until it has its result, or is somebody else's."""
+    call = events.decode(delivery.data)
+    if not isinstance(call, events.ToolCall):
+        logger.error("not a tool call", extra={"sequence": delivery.seq})
+        return await delivery.ack()
+    attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": call.tool}
+    with telemetry.tracer.start_as_current_span("tool", telemetry.extract(delivery.headers), attributes=attributes):
+        async with holding(broker, delivery, tools.folded) as hold:
+            turn = hold.state.turns.get(call.reply_to)
+            user = turn.message.user_id if turn else ""
+            permit = await permit_of(call, hold.topic.tenant, user, tools)
+            await settle(hold, CallHolder(hold, call, permit, tools))
+    result = hold.state.calls.get(call.tool_call_id)
+    logger.info(
+        "tool call let go",
+        extra={
+            "session_id": call.session_id,
+            "tool_call_id": call.tool_call_id,
+            "status": result.result.status if result and result.result else "settled",
+        },
+    )
