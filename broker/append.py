@@ -11,6 +11,7 @@ import time
 
 import msgspec
 
+from broker.client import header_block
 from broker.connect import Broker, Unavailable
 from broker.read import read
 from contracts.subjects import Topic
@@ -65,7 +66,7 @@ class Append(msgspec.Struct, frozen=True):
     context: dict[str, str] | None = None
 
     @property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> bytes:
         """The headers that carry id, condition, lifetime and trace context. Nothing here comes from a client."""
         headers = {"Nats-Msg-Id": self.message_id}
         if self.check:
@@ -75,7 +76,7 @@ class Append(msgspec.Struct, frozen=True):
             headers["Nats-TTL"] = str(self.ttl)
         if self.context:
             headers |= self.context
-        return headers
+        return header_block(headers)
 
 
 def conditional(topic: Topic, subject: str, payload: bytes, message_id: str, after: int, **more: object) -> Append:

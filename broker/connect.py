@@ -52,11 +52,13 @@ class LogInfo(msgspec.Struct, frozen=True):
     last_seq: int
     bytes: int
     max_bytes: int
+    replicas: int
 
 
 class _StreamInfo(msgspec.Struct):
     class _Config(msgspec.Struct):
         max_bytes: int
+        num_replicas: int = 1
         metadata: dict[str, str] = {}
 
     class _State(msgspec.Struct):
@@ -90,7 +92,12 @@ class Broker:
     @property
     def connected(self) -> bool:
         """Whether a request could be sent now."""
-        return self.client.is_connected
+        return self.client.is_connected and self.client.settled
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether a replica that is behind the leader may answer a read."""
+        return self.log_info is None or self.log_info.replicas > 1
 
     @property
     def max_event_bytes(self) -> int:
@@ -115,39 +122,50 @@ class Broker:
         """Drop what still comes to a reply subject."""
         self._waiting.pop(key, None)
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+    def publish(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> None:
         """Put a message on the wire, or raise Unavailable where it certainly was not sent."""
         try:
-            await self.client.publish(subject, payload, reply=reply, headers=headers)
-        except (nats.errors.Error, OSError, ConnectionError) as error:
-            raise Unavailable(str(error)) from error
+            self.client.publish_now(subject, payload, reply, headers)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(str(error) or type(error).__name__) from error
 
-    async def request(
-        self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, timeout: float = 5.0
-    ) -> Reply:
-        """The first reply. Raises Unavailable where nobody listens, and TimeoutError where the outcome is unknown."""
+    def ask(self, subject: str, payload: bytes = b"", headers: bytes = b"") -> asyncio.Future[Reply]:
+        """Send a request; the first reply. Cancel it to wait no longer. Raises Unavailable where it was not sent."""
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         def arrived(_subject: bytes, _reply: bytes, data: bytes, raw: bytes) -> None:
-            if not answer.done():
+            if answer.done():
+                return
+            if raw and status(raw) == 503:
+                answer.set_exception(Unavailable(f"nobody listens to {subject}"))
+            else:
                 answer.set_result(Reply(data, raw or b""))
 
         reply, key = self.expect(arrived)
-        self._pending.add(answer)
         try:
-            await self.publish(subject, payload, reply, headers)
-            async with asyncio.timeout(timeout):
-                result = await answer
-        finally:
+            self.publish(subject, payload, reply, headers)
+        except Unavailable:
+            self.forget(key)
+            raise
+        self._pending.add(answer)
+
+        def ended(_answer: asyncio.Future[Reply]) -> None:
             self.forget(key)
             self._pending.discard(answer)
-        if result.headers and status(result.headers) == 503:
-            raise Unavailable(f"nobody listens to {subject}")
-        return result
+
+        answer.add_done_callback(ended)
+        return answer
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
+    ) -> Reply:
+        """The first reply. Raises Unavailable where nobody listens, and TimeoutError where the outcome is unknown."""
+        async with asyncio.timeout(timeout):
+            return await self.ask(subject, payload, headers)
 
     def disconnected(self) -> None:
         """The connection broke: whoever waits for a reply need not wait longer to know that it may never come."""
-        for answer in self._pending:
+        for answer in tuple(self._pending):
             if not answer.done():
                 answer.set_exception(TimeoutError("the connection broke"))
 
@@ -175,6 +193,7 @@ class Broker:
             info.state.last_seq,
             info.state.bytes,
             info.config.max_bytes,
+            info.config.num_replicas,
         )
         return self.log_info
 
@@ -222,9 +241,11 @@ async def connect(url: str, name: str, *, seed_file: str = "") -> AsyncIterator[
         logger.warning("broker connection error", extra={"reason": str(error) or type(error).__name__})
 
     async def on_disconnect() -> None:
+        client.settled = False
         broker.disconnected()
 
     async def on_reconnect() -> None:
+        client.settled = True
         for callback in broker.reconnected:
             callback()
 
@@ -248,6 +269,7 @@ async def connect(url: str, name: str, *, seed_file: str = "") -> AsyncIterator[
         connect_timeout=2,
         **options,
     )
+    client.settled = True
     watch: asyncio.Task[None] | None = None
     try:
         await broker.start()

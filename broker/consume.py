@@ -74,7 +74,7 @@ class Delivery:
 
     async def _say(self, word: bytes) -> None:
         try:
-            await self._broker.publish(self._reply, word)
+            self._broker.publish(self._reply, word)
         except Unavailable as error:
             logger.info("a delivery could not be answered", extra={"sequence": self.seq, "reason": str(error)})
 
@@ -107,7 +107,7 @@ class _Pull:
         self._broker = broker
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._take = take
-        self._reply = broker.inbox(f"pull.{durable}")
+        self._reply = broker.inbox(f"pull.{stream}.{durable}")
         self._subscription: Subscription | None = None
         self._left = 0
         self._heard = 0.0
@@ -144,7 +144,7 @@ class _Pull:
             "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
         }
         try:
-            await self._broker.publish(self._subject, msgspec.json.encode(request), self._reply)
+            self._broker.publish(self._subject, msgspec.json.encode(request), self._reply)
         except Unavailable:
             self._failed = True
             self.over.set()

@@ -69,11 +69,14 @@ class Hold(Generic[F]):
 
     async def _read_on(self) -> None:
         self.news.clear()
-        upto, (records, _) = await asyncio.gather(
-            last(self.broker, self.topic.facts), page(self.broker, self.topic.facts, self.seq)
-        )
-        self._fold(records)
-        async for records in read(self.broker, self.topic.facts, self.seq, upto):
+        if self.broker.is_replicated:
+            upto = await last(self.broker, self.topic.facts)
+            async for records in read(self.broker, self.topic.facts, self.seq, upto):
+                self._fold(records)
+            return
+        more = True
+        while more:  # there is one copy: what it does not show is not stored
+            records, more = await page(self.broker, self.topic.facts, self.seq)
             self._fold(records)
 
     def _fold(self, records: list[Record]) -> None:

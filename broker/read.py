@@ -92,7 +92,7 @@ async def _get(broker: Broker, request: dict[str, object], stream: str) -> tuple
 
     reply, key = broker.expect(arrived)
     try:
-        await broker.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply)
+        broker.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply)
         async with asyncio.timeout(PAGE_TIMEOUT):
             more = await done
     except TimeoutError:
