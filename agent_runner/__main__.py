@@ -2,8 +2,8 @@
 
 import sys
 
-from agent_runner import script
-from agent_runner.runner import Agent, hold_message
+from agent_runner.agents import Agents
+from agent_runner.runner import hold_message
 from broker.consume import Delivery, consume
 from broker.hold import Folded
 from broker.process import Process, main
@@ -13,17 +13,15 @@ from contracts.session import Session
 
 async def run(process: Process) -> None:
     """Hold messages until told to stop, then give back what is held."""
-
-    def find_agent(session: Session) -> tuple[str, Agent]:
-        name = (session.about and session.about.agent) or process.config.default_agent
-        return name, script.run
-
-    folded = Folded(Session)
+    agents, folded = Agents(process.config), Folded(Session)
 
     async def hold(delivery: Delivery) -> None:
-        await hold_message(process.broker, delivery, folded, find_agent)
+        await hold_message(process.broker, delivery, folded, agents)
 
-    await consume(process.broker, streams.agent_runner(0), hold, process.stop)
+    try:
+        await consume(process.broker, streams.agent_runner(), hold, process.stop)
+    finally:
+        await agents.aclose()
 
 
 if __name__ == "__main__":

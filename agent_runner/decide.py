@@ -1,5 +1,7 @@
 """What a holder of a message does next: pure decisions over the folded session."""
 
+from typing import Any
+
 from msgspec import Struct
 
 from broker.hold import Act, Drop, Perform, Put, Settle, Wait
@@ -104,5 +106,5 @@ def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishRe
     )
 
 
-def _base(holding: Holding) -> dict[str, str]:
+def _base(holding: Holding) -> dict[str, Any]:
     return {"id": new_id(), "timestamp": timestamp(), "session_id": holding.session_id}

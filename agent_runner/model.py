@@ -14,7 +14,7 @@ its server said is in no failure's text and in no span: there may be content or 
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
@@ -92,7 +92,7 @@ class ModelFailure(MillraceError):
 class Model(Protocol):
     """A language model. Many requests may run at once."""
 
-    def stream(self, conversation: Sequence[Entry]) -> AsyncIterator[Piece | Said]:
+    def stream(self, conversation: Sequence[Entry]) -> AsyncGenerator[Piece | Said]:
         """The pieces of one response in order, then one Said. Raises ModelFailure.
 
         When the iterator is closed or the task that iterates is cancelled, the request ends and its
@@ -160,7 +160,7 @@ class _OpenAI:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def stream(self, conversation: Sequence[Entry]) -> AsyncIterator[Piece | Said]:
+    async def stream(self, conversation: Sequence[Entry]) -> AsyncGenerator[Piece | Said]:
         # The request has a task, and so a context, of its own: its span does not become the
         # reader's, and the iterator can be closed from any task.
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
@@ -300,7 +300,7 @@ def _said(response: "messages.ModelResponse") -> Said:
     return Said(reason, {name: count for name, count in counts.items() if count})
 
 
-def _failure(error: Exception, agent: Agent) -> ModelFailure:  # noqa: PLR0911 - one return a code
+def _failure(error: Exception, agent: Agent) -> ModelFailure:  # noqa: C901, PLR0911 - a table
     from pydantic_ai import exceptions as ai
 
     where = f"the server of {agent.model!r}"

@@ -2,11 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 
 from agent_runner import decide
+from agent_runner.agents import Agents
 from agent_runner.decide import CloseAnswer, Outcome
-from agent_runner.model import ModelFailure
 from agent_runner.script import ScriptFailed
 from agent_runner.turn import Interrupted, Turn
 from broker import metrics, telemetry
@@ -14,22 +13,20 @@ from broker.connect import Broker
 from broker.consume import Delivery
 from broker.hold import Act, Folded, Hold, Perform, holding, settle, work_while
 from contracts import events
-from contracts.errors import Code
+from contracts.errors import Code, MillraceError
 from contracts.events import Event, Failure
 from contracts.session import Session
 
 logger = logging.getLogger(__name__)
 
-Agent = Callable[[Turn], Awaitable[None]]
-FindAgent = Callable[[Session], tuple[str, Agent]]
 
 class MessageHolder:
     """What an agent runner does with the message that it holds."""
 
-    def __init__(self, hold: Hold[Session], message: events.Message, find_agent: FindAgent) -> None:
+    def __init__(self, hold: Hold[Session], message: events.Message, agents: Agents) -> None:
         self.hold = hold
         self.holding = decide.Holding(hold.topic.id, message.message_id, hold.delivery.seq)
-        self._find_agent = find_agent
+        self._agents = agents
         self._closing: CloseAnswer | None = None
         decide.first_look(hold.state, self.holding)
 
@@ -58,26 +55,25 @@ class MessageHolder:
 
     async def perform(self) -> None:
         """Run the agent until it is done or the log says that it is to stop."""
-        name, agent = self._find_agent(self.hold.state)
-        turn = Turn(self.hold, self.holding, name)
+        turn = Turn(self.hold, self.holding, self._agents.name_of(self.hold.state))
         if self._closing:
             await turn.close(self._closing.message_id, self._closing.finish_reason)
             return
         with contextlib.suppress(Interrupted):
-            self.holding.outcome = await work_while(self.hold, self._run(turn, agent), self._is_wanted)
+            self.holding.outcome = await work_while(self.hold, self._run(turn), self._is_wanted)
 
     def _is_wanted(self) -> bool:
         return isinstance(decide.decide(self.hold.state, self.holding), Perform)
 
-    async def _run(self, turn: Turn, agent: Agent) -> Outcome:
+    async def _run(self, turn: Turn) -> Outcome:
         code, text, retryable = Code.AGENT_FAILED, "", False
         try:
-            await agent(turn)
+            await self._agents.run(turn.agent, turn)
             return Outcome("completed", usage=turn.usage or None)
         except Interrupted:
             raise
-        except ModelFailure as failure:
-            code, text, retryable = failure.code, str(failure), failure.retryable
+        except MillraceError as failure:
+            code, text, retryable = failure.code, str(failure), failure.entry.retryable
         except ScriptFailed as failure:
             text = str(failure)
         except Exception:
@@ -88,7 +84,7 @@ class MessageHolder:
         return Outcome("failed", Failure(code, text, retryable))
 
 async def hold_message(
-    broker: Broker, delivery: Delivery, folded: Folded[Session], find_agent: FindAgent
+    broker: Broker, delivery: Delivery, folded: Folded[Session], agents: Agents
 ) -> None:
     """Hold a message until its turn has ended, or is somebody else's."""
     message = events.decode(delivery.data)
@@ -102,7 +98,7 @@ async def hold_message(
     }
     with telemetry.tracer.start_as_current_span("turn", telemetry.extract(delivery.headers), attributes=attributes):
         async with holding(broker, delivery, folded) as hold:
-            await settle(hold, MessageHolder(hold, message, find_agent))
+            await settle(hold, MessageHolder(hold, message, agents))
     logger.info(
         "turn finished",
         extra={
@@ -111,5 +107,3 @@ async def hold_message(
             "status": hold.state.ended.get(message.message_id, "let go"),
         },
     )
-
-__all__ = ["CATALOGUE", "Put", "hold_message"]

@@ -7,13 +7,14 @@ step closes it; after a failed or rejected tool the program goes on.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from agent_runner.turn import Piece, Said, Turn
+from agent_runner.model import Piece, Said
+from agent_runner.turn import Turn
 
 Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000)]
@@ -89,12 +90,12 @@ async def run(turn: Turn) -> None:
     await turn.answer(_pieces(turn, segment))
 
 
-async def _echo(content: str) -> AsyncIterator[Piece | Said]:
+async def _echo(content: str) -> AsyncGenerator[Piece | Said]:
     for word in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", content):
         yield Piece(word)
 
 
-async def _pieces(turn: Turn, steps: list[Step]) -> AsyncIterator[Piece | Said]:
+async def _pieces(turn: Turn, steps: list[Step]) -> AsyncGenerator[Piece | Said]:
     for step in steps:
         if step.stream is not None:
             async for piece in _stream(step.stream):
@@ -109,7 +110,7 @@ async def _pieces(turn: Turn, steps: list[Step]) -> AsyncIterator[Piece | Said]:
             raise ScriptFailed(step.fail)
 
 
-async def _stream(stream: Stream) -> AsyncIterator[Piece]:
+async def _stream(stream: Stream) -> AsyncGenerator[Piece]:
     began, interval, width = time.monotonic(), stream.interval_ms / 1000, stream.size - 1
     for i in range(stream.deltas):
         if interval and (wait := began + i * interval - time.monotonic()) > 0:

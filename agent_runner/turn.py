@@ -5,32 +5,19 @@ message and number: a later attempt finds what an earlier one recorded, and stre
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
-from msgspec import Struct
-
 from agent_runner import decide
+from agent_runner.model import Piece, Said
 from agent_runner.outgoing import Kind, Outgoing
 from broker import telemetry
 from broker.hold import Hold, Perform, Put
 from broker.read import read
-from contracts import events
+from contracts import events, session
 from contracts.session import Session
-
-
-class Piece(Struct, frozen=True):
-    """The next piece of an answer."""
-
-    text: str
-    kind: Kind = "text"
-
-
-class Said(Struct, frozen=True):
-    """How an answer ended."""
-
-    finish_reason: events.FinishReason = "stop"
-    usage: dict[str, int] | None = None
+from contracts.subjects import Lane
 
 
 class Interrupted(Exception):
@@ -43,13 +30,20 @@ class Turn:
     def __init__(self, hold: Hold[Session], holding: decide.Holding, agent: str) -> None:
         self.message = hold.state.turns[holding.message_id].message
         self.usage: dict[str, int] = {}
+        self.broker = hold.broker
+        self.topic = hold.topic
         self._hold = hold
         self._holding = holding
-        self._agent = agent
+        self.agent = agent
         self._answers = 0
         self._calls = 0
 
-    async def answer(self, pieces: AsyncIterator[Piece | Said], *, closes: bool = False) -> str:
+    @property
+    def seq(self) -> int:
+        """Up to where the session is folded."""
+        return self._hold.seq
+
+    async def answer(self, pieces: AsyncGenerator[Piece | Said], *, closes: bool = False) -> str:
         """Stream one answer and record it. Without any piece there is no answer.
 
         `closes`: a tool call follows. Returns the text, which an earlier attempt may have recorded.
@@ -61,20 +55,21 @@ class Turn:
             return recorded.end.content
         said = Said("tool_call" if closes else "stop")
         async with Outgoing(self._append_delta, self._holding.session_id, answer_id) as outgoing:
-            async for piece in pieces:
-                if isinstance(piece, Said):
-                    said = piece
-                    continue
-                if answer_id not in self._state.answers:
-                    await self._put(events.StreamStart(**self._base, message_id=answer_id, agent=self._agent))
-                elif recorded:
-                    await self._put(self._reset(answer_id))
-                    recorded = None
-                await outgoing.push(piece.text, piece.kind)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if isinstance(piece, Said):
+                        said = piece
+                        continue
+                    if answer_id not in self._state.answers:
+                        await self._put(events.StreamStart(**self._reply, message_id=answer_id, agent=self.agent))
+                    elif recorded:
+                        await self._put(self._reset(answer_id))
+                        recorded = None
+                    await outgoing.push(piece.text, piece.kind)
         if answer_id not in self._state.answers:
             return ""
         end = events.StreamEnd(
-            **self._base,
+            **self._reply,
             message_id=answer_id,
             content=outgoing.whole("text"),
             thinking=outgoing.whole("thinking") or None,
@@ -93,7 +88,7 @@ class Turn:
         if call_id not in self._state.calls:
             attributes = {"gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
             with telemetry.tracer.start_as_current_span("tool_call", attributes=attributes):
-                call = events.ToolCall(**self._base, tool_call_id=call_id, tool=tool, arguments=arguments)
+                call = events.ToolCall(**self._reply, tool_call_id=call_id, tool=tool, arguments=arguments)
                 await self._put(call, telemetry.inject({}))
         if self._state.calls[call_id] is None:
             await self.status("waiting_tool", tool=tool)
@@ -117,9 +112,7 @@ class Turn:
             return
         await self._put(
             events.WorkflowProgress(
-                id=events.new_id(),
-                timestamp=events.timestamp(),
-                session_id=self._holding.session_id,
+                **self._base,
                 workflow_id=workflow_id,
                 step=step,
                 progress=progress,
@@ -131,9 +124,8 @@ class Turn:
 
     async def status(self, status: str, **details: object) -> None:
         """Tell what the agent is at."""
-        base = {key: value for key, value in self._base.items() if key != "reply_to"}
         event = events.AgentStatus(
-            **base,
+            **self._base,
             reply_to=self._holding.message_id,
             status=status,  # type: ignore[arg-type]
             details=details or None,
@@ -142,8 +134,7 @@ class Turn:
 
     async def failed(self, code: str, text: str, *, retryable: bool) -> None:
         """Tell that the turn fails."""
-        base = {key: value for key, value in self._base.items() if key != "reply_to"}
-        await self._put(events.Error(**base, code=code, error=text, message=text, retryable=retryable))
+        await self._put(events.Error(**self._base, code=code, error=text, message=text, retryable=retryable))
 
     async def boundary(self) -> bool:
         """Between two steps: take in the messages that steer this turn. Whether there were any."""
@@ -164,7 +155,7 @@ class Turn:
                 if isinstance(delta, events.StreamDelta) and delta.message_id == answer_id:
                     texts[delta.kind].append(delta.delta)
         end = events.StreamEnd(
-            **self._base,
+            **self._reply,
             message_id=answer_id,
             content="".join(texts["text"]),
             thinking="".join(texts["thinking"]) or None,
@@ -173,36 +164,38 @@ class Turn:
         await self._hold.append(end)
 
     @property
-    def _state(self) -> Any:
+    def _state(self) -> session.Turn:
         turn = self._hold.state.turns.get(self._holding.message_id)
         if turn is None:
             raise Interrupted
         return turn
 
     @property
-    def _base(self) -> dict[str, str]:
+    def _base(self) -> dict[str, Any]:
         return {
             "id": events.new_id(),
             "timestamp": events.timestamp(),
             "session_id": self._holding.session_id,
-            "reply_to": self._holding.message_id,
         }
+
+    @property
+    def _reply(self) -> dict[str, Any]:
+        return {**self._base, "reply_to": self._holding.message_id}
 
     def _id(self, kind: str, number: int) -> str:
         made = f"{self._holding.session_id}/{self._holding.message_id}/{kind}/{number}"
         return f"{kind}_{hashlib.sha256(made.encode()).hexdigest()[:24]}"
 
     def _reset(self, answer_id: str) -> events.StreamReset:
-        base = {key: value for key, value in self._base.items() if key != "reply_to"}
         attempt = self._state.attempt
-        return events.StreamReset(**base, message_id=answer_id, attempt=attempt, reason="a new attempt")
+        return events.StreamReset(**self._base, message_id=answer_id, attempt=attempt, reason="a new attempt")
 
     def _check(self) -> None:
         if self._hold.stopping or not isinstance(decide.decide(self._hold.state, self._holding), Perform):
             raise Interrupted
 
     async def _put(
-        self, event: events.AnyEvent, context: dict[str, str] | None = None, *, lane: events.Lane | None = None
+        self, event: events.AnyEvent, context: dict[str, str] | None = None, *, lane: Lane | None = None
     ) -> None:
         """Append a fact. Where something else came first, go on only if the turn still is to go on."""
         self._check()

@@ -41,7 +41,7 @@ class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     data: str | None = None
 
 
-class Message(Event, kw_only=True, tag="message"):
+class Message(Event, frozen=True, kw_only=True, tag="message"):
     """Somebody said something. Accepted once it is stored; answered by exactly one `turn_end`."""
 
     message_id: str
@@ -54,14 +54,14 @@ class Message(Event, kw_only=True, tag="message"):
     metadata: dict[str, Any] | None = None
 
 
-class Cancel(Event, kw_only=True, tag="cancel"):
+class Cancel(Event, frozen=True, kw_only=True, tag="cancel"):
     """Somebody asked for work to stop: of that message, or of the first one without `turn_end`."""
 
     message_id: str | None = None
     user_id: str
 
 
-class ToolApproval(Event, kw_only=True, tag="tool_approval"):
+class ToolApproval(Event, frozen=True, kw_only=True, tag="tool_approval"):
     """One person's decision on one tool call."""
 
     tool_call_id: str
@@ -72,7 +72,7 @@ class ToolApproval(Event, kw_only=True, tag="tool_approval"):
     arguments: dict[str, Any] | None = None
 
 
-class SessionUpdated(Event, kw_only=True, tag="session_updated"):
+class SessionUpdated(Event, frozen=True, kw_only=True, tag="session_updated"):
     """The session was created, renamed, closed or deleted. The first fact of every session."""
 
     user_id: str
@@ -83,26 +83,26 @@ class SessionUpdated(Event, kw_only=True, tag="session_updated"):
     metadata: dict[str, Any] | None = None
 
 
-class SessionListed(Event, kw_only=True, tag="session_listed"):
+class SessionListed(Event, frozen=True, kw_only=True, tag="session_listed"):
     """An entry of a user's index of sessions, in the user's topic. Internal."""
 
     listed_id: str
 
 
-class TurnStart(Event, kw_only=True, tag="turn_start"):
+class TurnStart(Event, frozen=True, kw_only=True, tag="turn_start"):
     """A runner claimed the message. `attempt` counts from 1."""
 
     reply_to: str
     attempt: int
 
 
-class TurnRelease(Event, kw_only=True, tag="turn_release"):
+class TurnRelease(Event, frozen=True, kw_only=True, tag="turn_release"):
     """A runner that was told to stop gave its claim back: no attempt was spent. Internal."""
 
     reply_to: str
 
 
-class AgentStatus(Event, kw_only=True, tag="agent_status"):
+class AgentStatus(Event, frozen=True, kw_only=True, tag="agent_status"):
     """What the agent is at, for display."""
 
     status: Literal["thinking", "streaming", "waiting_tool", "waiting_approval", "idle", "cancelled", "failed"]
@@ -110,7 +110,7 @@ class AgentStatus(Event, kw_only=True, tag="agent_status"):
     details: dict[str, Any] | None = None
 
 
-class StreamStart(Event, kw_only=True, tag="stream_start"):
+class StreamStart(Event, frozen=True, kw_only=True, tag="stream_start"):
     """An answer begins."""
 
     message_id: str
@@ -118,7 +118,7 @@ class StreamStart(Event, kw_only=True, tag="stream_start"):
     agent: str
 
 
-class StreamDelta(Event, kw_only=True, tag="stream_delta"):
+class StreamDelta(Event, frozen=True, kw_only=True, tag="stream_delta"):
     """The next piece of an answer. `offset` counts the characters of that kind before it."""
 
     message_id: str
@@ -127,7 +127,7 @@ class StreamDelta(Event, kw_only=True, tag="stream_delta"):
     kind: Literal["text", "thinking"] = "text"
 
 
-class StreamReset(Event, kw_only=True, tag="stream_reset"):
+class StreamReset(Event, frozen=True, kw_only=True, tag="stream_reset"):
     """What was streamed of this answer is void; it streams again without a new `stream_start`."""
 
     message_id: str
@@ -135,7 +135,7 @@ class StreamReset(Event, kw_only=True, tag="stream_reset"):
     reason: str
 
 
-class StreamEnd(Event, kw_only=True, tag="stream_end"):
+class StreamEnd(Event, frozen=True, kw_only=True, tag="stream_end"):
     """The whole answer: it replaces what was streamed."""
 
     message_id: str
@@ -154,7 +154,7 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     retryable: bool = False
 
 
-class TurnEnd(Event, kw_only=True, tag="turn_end"):
+class TurnEnd(Event, frozen=True, kw_only=True, tag="turn_end"):
     """The only end of a turn; exactly one for every accepted message."""
 
     reply_to: str
@@ -163,21 +163,21 @@ class TurnEnd(Event, kw_only=True, tag="turn_end"):
     usage: dict[str, int] | None = None
 
 
-class SteerApplied(Event, kw_only=True, tag="steer_applied"):
+class SteerApplied(Event, frozen=True, kw_only=True, tag="steer_applied"):
     """The running turn took the steering message in."""
 
     message_id: str
     reply_to: str
 
 
-class SteerMissed(Event, kw_only=True, tag="steer_missed"):
+class SteerMissed(Event, frozen=True, kw_only=True, tag="steer_missed"):
     """The steering message came too late for the running turn: it is answered as its own."""
 
     message_id: str
     reply_to: str
 
 
-class Step(Event, kw_only=True, tag="step"):
+class Step(Event, frozen=True, kw_only=True, tag="step"):
     """The recorded outcome of a step, so that no later attempt does it again. Internal."""
 
     reply_to: str
@@ -185,7 +185,7 @@ class Step(Event, kw_only=True, tag="step"):
     result: Any = None
 
 
-class ToolCall(Event, kw_only=True, tag="tool_call"):
+class ToolCall(Event, frozen=True, kw_only=True, tag="tool_call"):
     """The agent wants a tool run. The id is made from message and step, so an attempt finds it again."""
 
     tool_call_id: str
@@ -194,7 +194,7 @@ class ToolCall(Event, kw_only=True, tag="tool_call"):
     arguments: dict[str, Any]
 
 
-class ToolApprovalRequest(Event, kw_only=True, tag="tool_approval_request"):
+class ToolApprovalRequest(Event, frozen=True, kw_only=True, tag="tool_approval_request"):
     """A person is asked. `expires_at` is the broker's time."""
 
     tool_call_id: str
@@ -204,7 +204,7 @@ class ToolApprovalRequest(Event, kw_only=True, tag="tool_approval_request"):
     expires_at: str
 
 
-class ToolStarted(Event, kw_only=True, tag="tool_started"):
+class ToolStarted(Event, frozen=True, kw_only=True, tag="tool_started"):
     """A tool runner claimed the call and is about to run it. Internal."""
 
     tool_call_id: str
@@ -212,7 +212,7 @@ class ToolStarted(Event, kw_only=True, tag="tool_started"):
     attempt: int
 
 
-class ToolProgress(Event, kw_only=True, tag="tool_progress"):
+class ToolProgress(Event, frozen=True, kw_only=True, tag="tool_progress"):
     """How far a running tool is."""
 
     tool_call_id: str
@@ -221,7 +221,7 @@ class ToolProgress(Event, kw_only=True, tag="tool_progress"):
     message: str | None = None
 
 
-class ToolResult(Event, kw_only=True, tag="tool_result"):
+class ToolResult(Event, frozen=True, kw_only=True, tag="tool_result"):
     """The only end of a tool call."""
 
     tool_call_id: str
@@ -232,7 +232,7 @@ class ToolResult(Event, kw_only=True, tag="tool_result"):
     code: str | None = None
 
 
-class WorkflowProgress(Event, kw_only=True, tag="workflow_progress"):
+class WorkflowProgress(Event, frozen=True, kw_only=True, tag="workflow_progress"):
     """How far a workflow is: `progress` from 0 to 1, never falling."""
 
     workflow_id: str
@@ -243,7 +243,7 @@ class WorkflowProgress(Event, kw_only=True, tag="workflow_progress"):
     user_id: str | None = None
 
 
-class ExternalEvent(Event, kw_only=True, tag="external_event"):
+class ExternalEvent(Event, frozen=True, kw_only=True, tag="external_event"):
     """A CloudEvent from another system."""
 
     event_id: str
@@ -253,7 +253,7 @@ class ExternalEvent(Event, kw_only=True, tag="external_event"):
     user_id: str | None = None
 
 
-class AgentUpdate(Event, kw_only=True, tag="agent_update"):
+class AgentUpdate(Event, frozen=True, kw_only=True, tag="agent_update"):
     """Another system's word on an agent."""
 
     agent_id: str
@@ -261,7 +261,7 @@ class AgentUpdate(Event, kw_only=True, tag="agent_update"):
     user_id: str | None = None
 
 
-class MemoryUpdate(Event, kw_only=True, tag="memory_update"):
+class MemoryUpdate(Event, frozen=True, kw_only=True, tag="memory_update"):
     """Another system's word on an agent's memory."""
 
     memory_id: str
@@ -270,7 +270,7 @@ class MemoryUpdate(Event, kw_only=True, tag="memory_update"):
     user_id: str | None = None
 
 
-class Error(Event, kw_only=True, tag="error"):
+class Error(Event, frozen=True, kw_only=True, tag="error"):
     """Something went wrong, for display; `message` repeats `error`."""
 
     code: str
@@ -294,16 +294,17 @@ TAGS = frozenset(str(event_type.__struct_config__.tag) for event_type in EVENT_T
 INTERNAL = frozenset({"cancel", "session_listed", "turn_release", "step", "tool_started"})
 """Types that the services tell one another; no client receives them."""
 
+_LANES: dict[Lane, tuple[type[Event], ...]] = {
+    "message": (Message,),
+    "client": (Cancel, ToolApproval, SessionUpdated, SessionListed),
+    "agent": (TurnStart, TurnRelease, AgentStatus, StreamStart, StreamReset, StreamEnd, TurnEnd, SteerApplied,
+              SteerMissed, Step, Error),
+    "call": (ToolCall,),
+    "tool": (ToolApprovalRequest, ToolStarted, ToolProgress, ToolResult),
+}  # fmt: skip
 LANE_OF: MappingProxyType[type[Event], Lane] = MappingProxyType(
-    {event_type: lane for lane, event_types in {
-        "message": (Message,),
-        "client": (Cancel, ToolApproval, SessionUpdated, SessionListed),
-        "agent": (TurnStart, TurnRelease, AgentStatus, StreamStart, StreamReset, StreamEnd, TurnEnd, SteerApplied,
-                  SteerMissed, Step, Error),
-        "call": (ToolCall,),
-        "tool": (ToolApprovalRequest, ToolStarted, ToolProgress, ToolResult),
-    }.items() for event_type in event_types}
-)  # fmt: skip
+    {event_type: lane for lane, event_types in _LANES.items() for event_type in event_types}
+)
 """Which lane a service writes each type to. What event_ingest routes is in the lane `event`; a runner's
 `workflow_progress` is in `agent`; deltas have a subject of their own."""
 
@@ -328,11 +329,12 @@ def decode(stored: bytes) -> AnyEvent | None:
     Raises msgspec.DecodeError for what is no event of its type.
     """
     try:
-        return _decoder.decode(stored)
+        event: AnyEvent = _decoder.decode(stored)
     except msgspec.ValidationError:
         if type_of(stored) in TAGS:
             raise
         return None
+    return event
 
 
 def new_id() -> str:

@@ -17,7 +17,7 @@ class ClientFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
     request_id: RequestId | None = None
 
 
-class SendMessage(ClientFrame, kw_only=True, tag="message"):
+class SendMessage(ClientFrame, frozen=True, kw_only=True, tag="message"):
     """Say something. The same `client_message_id` again never makes a second turn."""
 
     content: str
@@ -27,13 +27,13 @@ class SendMessage(ClientFrame, kw_only=True, tag="message"):
     policy: Policy = "enqueue"
 
 
-class SendCancel(ClientFrame, kw_only=True, tag="cancel"):
+class SendCancel(ClientFrame, frozen=True, kw_only=True, tag="cancel"):
     """Stop a turn: of a question or an answer; the running one by default."""
 
     message_id: Token | None = None
 
 
-class SendApproval(ClientFrame, kw_only=True, tag="tool_approval"):
+class SendApproval(ClientFrame, frozen=True, kw_only=True, tag="tool_approval"):
     """Decide on a tool call."""
 
     tool_call_id: Token
@@ -42,23 +42,23 @@ class SendApproval(ClientFrame, kw_only=True, tag="tool_approval"):
     arguments: dict[str, Any] | None = None
 
 
-class SendTyping(ClientFrame, kw_only=True, tag="typing"):
+class SendTyping(ClientFrame, frozen=True, kw_only=True, tag="typing"):
     """Tell the other connections of the session."""
 
     is_typing: bool = True
 
 
-class SendAuth(ClientFrame, kw_only=True, tag="auth"):
+class SendAuth(ClientFrame, frozen=True, kw_only=True, tag="auth"):
     """Refresh the connection's token."""
 
     token: str
 
 
-class SendPing(ClientFrame, kw_only=True, tag="ping"):
+class SendPing(ClientFrame, frozen=True, kw_only=True, tag="ping"):
     """Ask for a sign of life."""
 
 
-class SendPong(ClientFrame, kw_only=True, tag="pong"):
+class SendPong(ClientFrame, frozen=True, kw_only=True, tag="pong"):
     """Give a sign of life."""
 
 
@@ -71,7 +71,7 @@ class ServerFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
     """Base of what the edge sends of its own."""
 
 
-class Connected(ServerFrame, kw_only=True, tag="connected"):
+class Connected(ServerFrame, frozen=True, kw_only=True, tag="connected"):
     """The first frame. Times in seconds; `expires_at` is the token's."""
 
     connection_id: str
@@ -93,8 +93,11 @@ class Active(Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-class Snapshot(ServerFrame, kw_only=True, tag="snapshot"):
-    """The session at `cursor`. `last` is the id of the newest event in it; page back from `before`."""
+class Snapshot(ServerFrame, frozen=True, kw_only=True, tag="snapshot"):
+    """The session at `cursor`. `last` is the id of the newest event in it; page back from `before`.
+
+    `running` is the question whose turn runs, also while no answer is open; `queue` are those that wait.
+    """
 
     session_id: str
     cursor: str
@@ -102,12 +105,13 @@ class Snapshot(ServerFrame, kw_only=True, tag="snapshot"):
     messages: list[dict[str, Any]]
     before: str | None
     active: Active | None
+    running: str | None
     queue: list[str]
     approvals: list[dict[str, Any]]
     workflows: list[dict[str, Any]]
 
 
-class ReplayComplete(ServerFrame, kw_only=True, tag="replay_complete"):
+class ReplayComplete(ServerFrame, frozen=True, kw_only=True, tag="replay_complete"):
     """Everything up to `cursor` was sent; live events follow."""
 
     session_id: str
@@ -115,14 +119,14 @@ class ReplayComplete(ServerFrame, kw_only=True, tag="replay_complete"):
     replayed: int
 
 
-class ResumeGap(ServerFrame, kw_only=True, tag="resume_gap"):
+class ResumeGap(ServerFrame, frozen=True, kw_only=True, tag="resume_gap"):
     """The cursor cannot be honoured; a snapshot follows. `lost`: the edge itself missed something."""
 
     session_id: str
     reason: Literal["expired", "foreign", "future", "lost"]
 
 
-class MessageAccepted(ServerFrame, kw_only=True, tag="message_accepted"):
+class MessageAccepted(ServerFrame, frozen=True, kw_only=True, tag="message_accepted"):
     """The message is stored and will be answered."""
 
     session_id: str
@@ -132,7 +136,7 @@ class MessageAccepted(ServerFrame, kw_only=True, tag="message_accepted"):
     request_id: str | UnsetType = UNSET
 
 
-class Ack(ServerFrame, kw_only=True, tag="ack"):
+class Ack(ServerFrame, frozen=True, kw_only=True, tag="ack"):
     """What a `cancel`, `tool_approval` or `auth` led to."""
 
     session_id: str | UnsetType = UNSET
@@ -142,7 +146,7 @@ class Ack(ServerFrame, kw_only=True, tag="ack"):
     message_id: str | None | UnsetType = UNSET
 
 
-class ErrorFrame(ServerFrame, kw_only=True, tag="error"):
+class ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error"):
     """A request that failed, told to its sender alone; `message` repeats `error`."""
 
     code: str
@@ -155,7 +159,7 @@ class ErrorFrame(ServerFrame, kw_only=True, tag="error"):
     request_id: str | UnsetType = UNSET
 
 
-class Typing(ServerFrame, kw_only=True, tag="typing"):
+class Typing(ServerFrame, frozen=True, kw_only=True, tag="typing"):
     """Somebody else is typing. Not a log event."""
 
     session_id: str
@@ -163,13 +167,13 @@ class Typing(ServerFrame, kw_only=True, tag="typing"):
     is_typing: bool
 
 
-class Ping(ServerFrame, kw_only=True, tag="ping"):
+class Ping(ServerFrame, frozen=True, kw_only=True, tag="ping"):
     """Answer with `pong`."""
 
     timestamp: str
 
 
-class Pong(ServerFrame, kw_only=True, tag="pong"):
+class Pong(ServerFrame, frozen=True, kw_only=True, tag="pong"):
     """The answer to `ping`."""
 
     timestamp: str

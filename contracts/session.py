@@ -13,6 +13,11 @@ from contracts import events
 from contracts.events import AnyEvent
 
 
+CallEvent = (
+    events.ToolCall | events.ToolApprovalRequest | events.ToolApproval | events.ToolStarted | events.ToolResult
+)
+
+
 class Answer(Struct):
     """One answer of a turn. `since`: the stream_start or the last stream_reset, where what is streamed begins."""
 
@@ -119,14 +124,14 @@ class Session(Struct):
                 | events.StreamEnd(reply_to=reply_to)
                 | events.Step(reply_to=reply_to)
             ):
-                if turn := self.turns.get(reply_to):
-                    _apply_step(turn, seq, event)
+                if stepping := self.turns.get(reply_to):
+                    _apply_step(stepping, seq, event)
             case events.StreamReset(message_id=message_id):
-                if (turn := self.turn_of(message_id)) and message_id in turn.answers:
-                    turn.answers[message_id].since = seq
+                if (answering := self.turn_of(message_id)) and message_id in answering.answers:
+                    answering.answers[message_id].since = seq
             case events.WorkflowProgress(workflow_id=workflow_id):
-                if self.first and (turn := self.turns[self.first]).claim:
-                    turn.workflows[workflow_id] = event
+                if self.first and (running := self.turns[self.first]).claim:
+                    running.workflows[workflow_id] = event
             case _:
                 pass  # for display, or an internal index: nobody acts on it
 
@@ -142,7 +147,7 @@ class Session(Struct):
     def _apply_call(
         self,
         seq: int,
-        event: events.ToolCall | events.ToolApprovalRequest | events.ToolApproval | events.ToolStarted | events.ToolResult,
+        event: CallEvent,
     ) -> None:
         if isinstance(event, events.ToolCall):
             if event.tool_call_id not in self.calls:

@@ -113,7 +113,7 @@ def parse(subject: str) -> tuple[Topic, Lane | Literal["delta"]]:
         case ["log" | "live", tenant, kind, topic_id, "delta"]:
             return Topic(tenant, kind, topic_id), "delta"  # type: ignore[arg-type]
         case ["log" | "live", tenant, kind, topic_id, "fact", lane] if lane in LANES:
-            return Topic(tenant, kind, topic_id), lane  # type: ignore[arg-type,return-value]
+            return Topic(tenant, kind, topic_id), lane  # type: ignore[arg-type]
     raise ValueError(f"not a subject of the log: {subject!r:.200}")
 
 

@@ -17,7 +17,9 @@ from edge.websocket import session_socket
 
 PAGE = Path(__file__).parent / "page"
 SECURITY = {
-    "content-security-policy": "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'",
+    "content-security-policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
+    ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
@@ -36,10 +38,15 @@ async def page() -> Response[bytes]:
     return Response((PAGE / "index.html").read_bytes(), media_type=MediaType.HTML)
 
 
+@get("/favicon.ico", status_code=204)
+async def favicon() -> None:
+    """There is none, and browsers ask."""
+
+
 def _failed(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     if isinstance(error, HTTPException) and error.status_code < 500:
-        response = {"code": Code.BAD_REQUEST, "error": error.detail, "retryable": False, "details": None, "trace_id": None}
-        return Response(response, status_code=error.status_code)
+        body = failures.body(MillraceError(Code.BAD_REQUEST, error.detail))
+        return Response(body, status_code=error.status_code)
     known = failures.from_exception(error)
     metrics.ERRORS.labels(known.code).inc()
     return Response(failures.body(known), status_code=known.entry.status)
@@ -50,6 +57,7 @@ def create(desk: Desk, checks: Checks) -> Litestar:
     return Litestar(
         [
             page,
+            favicon,
             health_page,
             rest.create_session,
             rest.list_sessions,

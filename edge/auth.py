@@ -48,7 +48,7 @@ class Verifier:
         except jwt.InvalidTokenError:
             raise MillraceError(Code.UNAUTHORIZED, "the token is not valid") from None
         tenant, user_id = claims.get("tenant"), claims.get("sub")
-        if not (is_token(tenant) and is_token(user_id)):
+        if not (isinstance(tenant, str) and isinstance(user_id, str) and is_token(tenant) and is_token(user_id)):
             raise MillraceError(Code.UNAUTHORIZED, "the token names no tenant and user [A-Za-z0-9_-]{1,64}")
         return Principal(tenant, user_id, claims.get("exp"))
 

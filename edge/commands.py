@@ -72,7 +72,7 @@ async def cancel(broker: Broker, principal: Principal, topic: Topic, frame: Send
 
 
 async def decide_approval(broker: Broker, principal: Principal, topic: Topic, frame: SendApproval) -> None:
-    """Record a person's decision on a tool call: the first one, and only while it is asked for. Raises MillraceError."""
+    """Record a person's decision on a tool call: the first one, while it is asked for. Raises MillraceError."""
     while True:
         session, seq = await _fold(broker, topic)
         call = session.calls.get(frame.tool_call_id)

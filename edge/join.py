@@ -65,7 +65,7 @@ async def acquire(feeds: Feeds, topics: list[Topic]) -> list[Feed]:
     acquired: list[Feed] = []
     try:
         for topic in topics:
-            acquired.append(await feeds.acquire(topic))  # noqa: PERF401 - what was acquired is released on failure
+            acquired.append(await feeds.acquire(topic))
     except BaseException:
         for feed in acquired:
             await feeds.release(feed)

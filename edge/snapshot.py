@@ -59,7 +59,8 @@ class View:
     def frame(self, topic: Topic, cursor: str, active: Active | None) -> Snapshot:
         """The frame for this state."""
         messages = list(self._messages)[-MESSAGES:]
-        running = self.session.first
+        first = self.session.first
+        running = first if first and self.session.turns[first].claim else None
         return Snapshot(
             session_id=topic.id,
             cursor=cursor,
@@ -67,7 +68,8 @@ class View:
             messages=[message for _, message in messages],
             before=str(messages[0][0]) if len(self._messages) > MESSAGES else None,
             active=active,
-            queue=[message_id for message_id, turn in self.session.turns.items() if not (message_id == running and turn.claim)],
+            running=running,
+            queue=[message_id for message_id in self.session.turns if message_id != running],
             approvals=[msgspec.json.decode(stored) for stored in self._requests.values()],
             workflows=[msgspec.json.decode(stored) for stored in self._workflows.values()],
         )

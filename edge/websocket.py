@@ -51,7 +51,8 @@ class SessionSocket:
         self._principal = principal
         self._session = session
         self._topic = Topic.session(principal.tenant, session.session_id)
-        self._protocol: EdgeWebSocket = socket.scope["extensions"]["millrace.socket"]  # type: ignore[typeddict-item,index]
+        extensions: Any = socket.scope["extensions"]
+        self._protocol: EdgeWebSocket = extensions["millrace.socket"]
         self._outbox = Outbox(self._protocol)
         self._watch: Watch | None = None
         self._lost = asyncio.Event()
@@ -104,7 +105,7 @@ class SessionSocket:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            data = message.get("text") or message.get("bytes") or b""
+            data: Any = message.get("text") or message.get("bytes") or b""
             await self._outbox.room()
             request_id = None
             try:
@@ -202,7 +203,7 @@ async def session_socket(socket: WebSocket[Any, Any, Any], session_id: str) -> N
 
 def _parse(data: str | bytes) -> frames.AnyClientFrame:
     try:
-        return frames.client_decoder.decode(data)
+        frame: frames.AnyClientFrame = frames.client_decoder.decode(data)
     except msgspec.ValidationError as error:
         tag = _field(data, "type")
         if isinstance(tag, str) and tag not in frames.CLIENT_TAGS:
@@ -210,6 +211,7 @@ def _parse(data: str | bytes) -> frames.AnyClientFrame:
         raise MillraceError(Code.BAD_REQUEST, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MillraceError(Code.BAD_REQUEST, f"not a JSON object: {error}") from None
+    return frame
 
 
 def _request_id(data: str | bytes) -> str | None:

@@ -123,7 +123,7 @@ def _result(call: Call, holding: Holding, outcome: Outcome) -> Put:
     )
 
 
-def _base(holding: Holding, call: Call) -> dict[str, str]:
+def _base(holding: Holding, call: Call) -> dict[str, Any]:
     return {
         "id": new_id(),
         "timestamp": timestamp(),

@@ -88,19 +88,17 @@ class CallHolder:
         return outcome
 
     async def _call(self, tool: str, arguments: dict[str, object]) -> Outcome:
-        progress = _Progress(self.hold, self.holding)
         while True:
             try:
-                async with progress:
-                    done = await self._tools.servers.call(
-                        tool,
-                        arguments,
-                        timeout=CALL_TIMEOUT,
-                        progress=progress.report,
-                        idempotency_key=self.holding.call_id,
-                        meta=telemetry.inject({}),
-                    )
-                return Outcome(done.status, done.result, done.error, done.code)  # type: ignore[arg-type]
+                done = await self._tools.servers.call(
+                    tool,
+                    arguments,
+                    timeout=CALL_TIMEOUT,
+                    progress=self._report,
+                    idempotency_key=self.holding.call_id,
+                    meta=telemetry.inject({}),
+                )
+                return Outcome(done.status, done.result, done.error, done.code)
             except NotSent as error:
                 return Outcome("failed", error=str(error), code=Code.TOOL_ERROR)
             except Lost as error:
@@ -109,41 +107,19 @@ class CallHolder:
                 await asyncio.sleep(RETRY_PAUSE)
 
 
-class _Progress:
-    """A running tool's progress: one append in flight, and only the newest report waits."""
-
-    def __init__(self, hold: Hold[Session], holding: decide.Holding) -> None:
-        self._hold = hold
-        self._holding = holding
-        self._newest: events.ToolProgress | None = None
-        self._sender: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "_Progress":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._sender:
-            self._sender.cancel()
-            await asyncio.wait([self._sender])
-
-    async def report(self, progress: float, total: float | None, message: str | None) -> None:
-        """Take a report; it is appended as soon as the one before is stored."""
-        self._newest = events.ToolProgress(
-            id=events.new_id(),
-            timestamp=events.timestamp(),
-            session_id=self._holding.session_id,
-            tool_call_id=self._holding.call_id,
-            progress=progress,
-            total=total,
-            message=message,
+    async def _report(self, progress: float, total: float | None, message: str | None) -> None:
+        """Append a report. One that something else came before is left out; a newer one follows."""
+        await self.hold.append(
+            events.ToolProgress(
+                id=events.new_id(),
+                timestamp=events.timestamp(),
+                session_id=self.holding.session_id,
+                tool_call_id=self.holding.call_id,
+                progress=progress,
+                total=total,
+                message=message,
+            )
         )
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send(), name="tool-progress")
-
-    async def _send(self) -> None:
-        while self._newest:
-            newest, self._newest = self._newest, None
-            await self._hold.append(newest)
 
 
 async def permit_of(call: events.ToolCall, tenant: str, user: str, tools: Tools) -> Permit:
@@ -155,15 +131,16 @@ async def permit_of(call: events.ToolCall, tenant: str, user: str, tools: Tools)
     if tool is None:
         return Permit("deny", problem=f"there is no tool {call.tool}", code=Code.TOOL_NOT_FOUND)
     server = tools.config.servers.get(call.tool.partition(".")[0])
+    trusted = bool(server and server.trusted)
     decision = rules.decide(
         tools.config.rules,
         call.tool,
         tenant,
         user,
         read_only=tool.read_only,
-        trusted=bool(server and server.trusted),
+        trusted=trusted,
     )
-    return Permit(decision.action, decision.expires, repeatable=tool.read_only or tool.idempotent)
+    return Permit(decision.action, decision.expires, repeatable=trusted and (tool.read_only or tool.idempotent))
 
 
 async def hold_call(broker: Broker, delivery: Delivery, tools: Tools) -> None:

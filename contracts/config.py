@@ -1,0 +1,198 @@
+"""The configuration: what `millrace.toml` may say. Misspelling is an error that names its place."""
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from contracts.subjects import is_token
+
+DEFAULT_EXPIRES = 300.0  # seconds that a person has to decide
+
+_Rate = Annotated[float, Meta(gt=0, le=1e9)]
+_Glob = Annotated[str, Meta(min_length=1)]
+_T = TypeVar("_T")
+_DEMO_INHERITS = ("MILLRACE_DEMO_NOTES", "PYTHONPATH")  # by itself a stdio server inherits nothing
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used. The text is one line: file, key path, problem."""
+
+
+class Tenant(Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant. That it is named is all there is to say yet."""
+
+
+class Agent(Struct, frozen=True, forbid_unknown_fields=True):
+    """An agent: a model with instructions, or a Python function."""
+
+    model: str | None = None  # "script" or "provider:name"
+    base_url: str | None = None
+    api_key_env: str | None = None  # the variable that holds the key: no key is in the file
+    instructions: str = ""
+    tools: tuple[_Glob, ...] = ()  # what it may call: globs on "server.tool"
+    run: str | None = None  # "module:function"
+
+    def __post_init__(self) -> None:
+        """Refuse an agent that is neither or both, and references that cannot be resolved."""
+        if (self.model is None) == (self.run is None):
+            raise ValueError("needs exactly one of `model` and `run`")
+        if self.model is not None and not re.fullmatch(r"script|[^:\s]+:\S+", self.model):
+            raise ValueError("`model` is `script` or `provider:name`")
+        if self.run is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", self.run):
+            raise ValueError("`run` is `module:function`")
+
+
+class ToolServer(Struct, frozen=True, forbid_unknown_fields=True):
+    """An MCP server: a command that speaks stdio, or the URL of one that speaks streamable HTTP."""
+
+    command: tuple[str, ...] | None = None
+    env: dict[str, str] = {}
+    url: str | None = None
+    trusted: bool = False  # whether what it says of its tools may be believed
+
+    def __post_init__(self) -> None:
+        """Refuse a server that is neither or both."""
+        if (self.command is None) == (self.url is None):
+            raise ValueError("needs exactly one of `command` and `url`")
+        if self.command is not None and not (self.command and self.command[0]):
+            raise ValueError("`command` names no program")
+        if self.url is not None and not re.match(r"https?://.", self.url):
+            raise ValueError("`url` begins with http:// or https://")
+        if self.url is not None and self.env:
+            raise ValueError("`env` is for a `command`, not for a `url`")
+
+    def __repr__(self) -> str:
+        """Hide what may hold secrets: the arguments, the environment, the URL."""
+        return f"ToolServer({'command' if self.command else 'url'}=…, trusted={self.trusted})"
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to do with the tools that `tool` matches, for that tenant and user or for everybody."""
+
+    tool: _Glob
+    decision: Literal["allow", "deny", "ask"]
+    tenant: str | None = None
+    user: str | None = None
+    expires: Annotated[float, Meta(gt=0, le=31_536_000)] = DEFAULT_EXPIRES
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one user may ask of an edge."""
+
+    connections_per_session: Annotated[int, Meta(ge=0)] = 5  # counted over all edges; 0 lifts it
+    messages_per_second: _Rate = 20.0
+    handshakes_per_second: _Rate = 50.0
+    frame_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024
+
+    @property
+    def messages_burst(self) -> float:
+        """How many messages a user may send at once: those of five seconds."""
+        return 5 * self.messages_per_second
+
+    @property
+    def handshakes_burst(self) -> float:
+        """How many connections a user may open at once: those of four seconds."""
+        return 4 * self.handshakes_per_second
+
+
+class Config(Struct, frozen=True):
+    """The whole configuration. Tables keep the order of the file."""
+
+    tenants: dict[str, Tenant]
+    agents: dict[str, Agent]
+    servers: dict[str, ToolServer]
+    rules: tuple[Rule, ...] = ()
+    limits: Limits = Limits()
+    demo: bool = True
+
+    @property
+    def default_agent(self) -> str:
+        """The agent of a session that names none: the first of the file, else `script`."""
+        return next(iter(self.agents), "script")
+
+
+class _ToolTables(Struct, frozen=True, forbid_unknown_fields=True):
+    servers: dict[str, Any] = {}
+    rules: list[Any] = []
+
+
+class _Tables(Struct, frozen=True, forbid_unknown_fields=True):
+    tenants: dict[str, Any] = {}
+    agents: dict[str, Any] = {}
+    tools: _ToolTables = _ToolTables()
+    limits: dict[str, Any] = {}
+    demo: bool = True
+
+
+def load(path: str | Path | None, env: Mapping[str, str] = os.environ) -> Config:
+    """The configuration of that file, or the default one. Raises ConfigError.
+
+    The agent `script` and the server `demo` are added unless the file has its own or says
+    `demo = false`; the tenant is `dev` where none is named. `env` is what the demo server
+    inherits its variables from.
+    """
+    try:
+        return _config(_read(path), env)
+    except ValueError as error:
+        raise ConfigError(" ".join(f"{path}: {error}".split())) from None
+
+
+def _read(path: str | Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _config(document: dict[str, Any], env: Mapping[str, str]) -> Config:
+    tables = _convert(document, _Tables, "")
+    tenants = _named(tables.tenants, Tenant, "tenants")
+    agents = _named(tables.agents, Agent, "agents")
+    servers = _named(tables.tools.servers, ToolServer, "tools.servers")
+    if tables.demo:
+        agents.setdefault("script", Agent(model="script", tools=("*",)))
+        servers.setdefault("demo", _demo(env))
+    return Config(
+        tenants=tenants or {"dev": Tenant()},
+        agents=agents,
+        servers=servers,
+        rules=tuple(
+            _convert(rule, Rule, f"tools.rules[{i}]") for i, rule in enumerate(tables.tools.rules)
+        ),
+        limits=_convert(tables.limits, Limits, "limits"),
+        demo=tables.demo,
+    )
+
+
+def _demo(env: Mapping[str, str]) -> ToolServer:
+    command = (sys.executable, "-m", "tool_runner.demo")
+    inherited = {name: env[name] for name in _DEMO_INHERITS if name in env}
+    return ToolServer(command=command, env=inherited, trusted=True)
+
+
+def _named(table: dict[str, Any], kind: type[_T], path: str) -> dict[str, _T]:
+    """The entries of a table whose keys become tokens of subjects and tool names."""
+    for name in table:
+        if not is_token(name):
+            raise ValueError(f"{path}.{name!r:.80}: a name is [A-Za-z0-9_-]{{1,64}}")
+    return {name: _convert(entry, kind, f"{path}.{name}") for name, entry in table.items()}
+
+
+def _convert(value: object, kind: type[_T], path: str) -> _T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        problem, _, below = str(error).partition(" - at `$")
+        where = path + below.rstrip("`")
+        if unknown := re.fullmatch("Object contains unknown field `(.*)`", problem):
+            where, problem = f"{where}.{unknown[1]}", "unknown key"
+        raise ValueError(f"{where.lstrip('.')}: {problem}") from None

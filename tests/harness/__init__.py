@@ -1,0 +1,1 @@
+"""What tests run things with: real servers, real processes, one wait."""
