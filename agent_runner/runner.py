@@ -11,7 +11,7 @@ from agent_runner.turn import Interrupted, Turn
 from broker import metrics, telemetry
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Act, Folded, Hold, Perform, holding, settle, work_while
+from broker.hold import Act, Folded, Hold, Perform, Put, holding, settle, work_while
 from contracts import events
 from contracts.errors import Code, MillraceError
 from contracts.events import Event, Failure
@@ -36,16 +36,27 @@ class MessageHolder:
         self._closing = act if isinstance(act, CloseAnswer) else None
         return Perform() if isinstance(act, CloseAnswer) else act
 
-    def claimed(self, seq: int) -> None:
-        """The turn is this holder's."""
-        self.holding.claim = seq
+    def stored(self, put: Put, seq: int) -> None:
+        """The turn is this holder's, or it has ended."""
+        if put.claim:
+            self.holding.claim = seq
+        if isinstance(put.event, events.TurnEnd):
+            self._count(put.event)
+
+    def _count(self, end: events.TurnEnd) -> None:
+        agent = self._agents.name_of(self.hold.state)
+        took = self.hold.broker.now() - self.hold.delivery.stored_at
+        metrics.RESPONSE_TIME.labels(agent, end.status).observe(took)
+        for name, kind in (("input_tokens", "input"), ("output_tokens", "output")):
+            if end.usage and name in end.usage:
+                metrics.TOKEN_USAGE.labels(agent, kind).observe(end.usage[name])
 
     async def release(self) -> bool:
         """Give the claim back, so that the next attempt is not counted as one after a failure."""
         if not self.holding.claim:
             return True
         while put := decide.release(self.hold.state, self.holding):
-            if await self.hold.append(put.event) is not None:  # type: ignore[arg-type]
+            if await self.hold.append(put.event) is not None:
                 return True
         return False
 

@@ -140,7 +140,7 @@ class Turn:
         """Between two steps: take in the messages that steer this turn. Whether there were any."""
         taken = False
         while (put := decide.steer(self._hold.state, self._holding)) and isinstance(put, Put):
-            await self._hold.append(put.event)  # type: ignore[arg-type]
+            await self._hold.append(put.event)
             self._check()
             taken = True
         return taken

@@ -18,6 +18,7 @@ from broker.append import append, conditional
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.consume import Delivery
+from broker.telemetry import tracer
 from broker.read import Record, last, page, read
 from contracts import events
 from contracts.events import AnyEvent, Event, StreamDelta
@@ -101,7 +102,9 @@ class Hold(Generic[F]):
         """Wait until something more is folded; somebody else must `wait` or `look` in the meantime."""
         await self._folded.wait()
 
-    async def append(self, event: AnyEvent, lane: Lane | None = None, context: dict[str, str] | None = None) -> int | None:
+    async def append(
+        self, event: AnyEvent, lane: Lane | None = None, context: dict[str, str] | None = None
+    ) -> int | None:
         """The sequence of the stored and folded fact, or None where something else came first: it is folded now."""
         subject = self.topic.fact(lane or events.LANE_OF[type(event)])
         async with self._turn:
@@ -198,7 +201,7 @@ class Wait(msgspec.Struct, frozen=True):
 class Put(msgspec.Struct, frozen=True):
     """Append this fact. `claim`: it claims the trigger for this holder."""
 
-    event: Event
+    event: AnyEvent
     claim: bool = False
 
 
@@ -209,14 +212,14 @@ class Perform(msgspec.Struct, frozen=True):
 Act = Settle | Drop | Wait | Put | Perform
 
 
-class Role(Protocol[F]):
+class Role(Protocol):
     """What a service does with what it holds."""
 
     def decide(self) -> "Act":
         """The next act, from the folded state."""
 
-    def claimed(self, seq: int) -> None:
-        """The holder's own claim was stored there."""
+    def stored(self, put: Put, seq: int) -> None:
+        """What was to be put is stored there."""
 
     async def perform(self) -> None:
         """Do the work; return when a new decision is due."""
@@ -245,7 +248,7 @@ async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Call
         task.cancel()
 
 
-async def settle(hold: Hold[F], role: Role[F]) -> None:
+async def settle(hold: Hold[F], role: Role) -> None:
     """Decide and act until the trigger is settled, dropped or, when told to stop, handed over."""
     while True:
         if hold.stopping:
@@ -259,9 +262,10 @@ async def settle(hold: Hold[F], role: Role[F]) -> None:
                 return hold.delivery.drop()
             case Wait(until=until):
                 await hold.wait(LOOK_EVERY if until is None else max(0.0, until - hold.broker.now()) + 0.001)
-            case Put(event=event, claim=claim):
-                seq = await hold.append(event, context=role.context(event))  # type: ignore[arg-type]
-                if seq is not None and claim:
-                    role.claimed(seq)
+            case Put(event=event) as put:
+                with tracer.start_as_current_span(str(event.__struct_config__.tag)):
+                    seq = await hold.append(event, context=role.context(event))
+                if seq is not None:
+                    role.stored(put, seq)
             case _:
                 await role.perform()

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 
+import msgspec
 from msgspec import Struct
 
 from broker import metrics, telemetry
@@ -117,13 +118,14 @@ async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | Non
         raise MillraceError(Code.LOG_FULL)
     subject, payload = topic.fact(events.LANE_OF[type(event)]), events.encode(event)
     message_id = f"{topic.tenant}/{topic.id}/{event.id}"
-    context = telemetry.inject({})
     if after is None:
-        what = Append(subject, payload, message_id, context=context)
+        what = Append(subject, payload, message_id)
     else:
-        what = conditional(topic, subject, payload, message_id, after, context=context)
+        what = conditional(topic, subject, payload, message_id, after)
     try:
-        return await append(broker, what, deadline=DEADLINE)  # type: ignore[return-value]
+        with telemetry.tracer.start_as_current_span("append"):
+            what = msgspec.structs.replace(what, context=telemetry.inject({}))
+            return await append(broker, what, deadline=DEADLINE)  # type: ignore[return-value]
     except LogFull:
         raise MillraceError(Code.LOG_FULL) from None
     except (Unavailable, OutcomeUnknown):

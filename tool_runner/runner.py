@@ -6,10 +6,10 @@ import time
 
 import msgspec
 
-from broker import metrics, telemetry
+from broker import metrics, points, telemetry
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Act, Folded, Hold, Perform, holding, settle, work_while
+from broker.hold import Act, Folded, Hold, Perform, Put, Wait, holding, settle, work_while
 from contracts import events
 from contracts.config import Config
 from contracts.errors import Code
@@ -43,21 +43,36 @@ class CallHolder:
         self.hold = hold
         self.holding = decide.Holding(hold.topic.id, call.tool_call_id, permit)
         self._tools = tools
+        self._tool = call.tool
         self._claiming = 0.0
+        self._pending = False
         decide.first_look(hold.state, self.holding)
 
     def decide(self) -> Act:
         """The next act."""
         if not self.holding.claim:
             self._claiming = time.monotonic()
-        return decide.decide(self.hold.state, self.holding, self.hold.broker.now())
+        act = decide.decide(self.hold.state, self.holding, self.hold.broker.now())
+        self._count_pending(isinstance(act, Wait))
+        return act
 
-    def claimed(self, seq: int) -> None:
-        """The call is this holder's to execute."""
-        self.holding.claim = seq
+    def _count_pending(self, pending: bool) -> None:
+        if pending != self._pending:
+            self._pending = pending
+            metrics.PENDING_APPROVALS.inc(1 if pending else -1)
+
+    def stored(self, put: Put, seq: int) -> None:
+        """The call is this holder's to execute, or it has its result."""
+        if put.claim:
+            self.holding.claim = seq
+        if isinstance(put.event, events.ToolResult):
+            metrics.TOOL_CALLS.labels(self._tool, put.event.status).inc()
+            if put.event.status == "expired":
+                metrics.APPROVALS.labels("expired").inc()
 
     async def release(self) -> bool:
         """Told to stop: a call that was not started is anybody's; one that was comes back after `ack_wait`."""
+        self._count_pending(False)
         return not self.holding.claim
 
     def context(self, _event: Event) -> dict[str, str] | None:
@@ -90,6 +105,7 @@ class CallHolder:
     async def _call(self, tool: str, arguments: dict[str, object]) -> Outcome:
         while True:
             try:
+                points.reach("call", "before")
                 done = await self._tools.servers.call(
                     tool,
                     arguments,
@@ -98,6 +114,7 @@ class CallHolder:
                     idempotency_key=self.holding.call_id,
                     meta=telemetry.inject({}),
                 )
+                points.reach("call", "after")
                 return Outcome(done.status, done.result, done.error, done.code)
             except NotSent as error:
                 return Outcome("failed", error=str(error), code=Code.TOOL_ERROR)

@@ -5,10 +5,11 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 WITHIN = 15.0
 """Seconds that anything expected may take, here and everywhere else in the pipeline tests."""
@@ -91,8 +92,9 @@ class Client:
     async def closed(self) -> int:
         """Read until the server closes; the close code."""
         async with asyncio.timeout(WITHIN):
-            async for data in self.connection:
-                self.frames.append(json.loads(data))
+            with suppress(ConnectionClosed):
+                while True:
+                    self.frames.append(json.loads(await self.connection.recv()))
         assert self.connection.close_code is not None
         return self.connection.close_code
 
