@@ -20,6 +20,10 @@ from contracts.session import Session
 from contracts.subjects import Lane
 
 
+ROOM = 64 * 1024
+"""Bytes of the largest event that are left for what is not the text; the last piece of an answer may use them too."""
+
+
 class Interrupted(Exception):
     """The turn is not this holder's to continue: it was cancelled, taken over, or the process stops."""
 
@@ -46,7 +50,8 @@ class Turn:
     async def answer(self, pieces: AsyncGenerator[Piece | Said], *, closes: bool = False) -> str:
         """Stream one answer and record it. Without any piece there is no answer.
 
-        `closes`: a tool call follows. Returns the text, which an earlier attempt may have recorded.
+        `closes`: a tool call follows. Returns the text, which an earlier attempt may have recorded. An answer that
+        would exceed the largest event ends there, with `length`.
         """
         self._answers += 1
         answer_id = self._id("a", self._answers)
@@ -66,6 +71,9 @@ class Turn:
                         await self._put(self._reset(answer_id))
                         recorded = None
                     await outgoing.push(piece.text, piece.kind)
+                    if outgoing.size > self.broker.max_event_bytes - ROOM:
+                        said = Said("length")
+                        break
         if answer_id not in self._state.answers:
             return ""
         end = events.StreamEnd(

@@ -1,0 +1,48 @@
+"""P1 to P7 and P10 while processes die and hang: seeded rounds, each judged by the checker.
+
+`--crash-rounds N` runs more of them, `--crash-seed S` begins with another seed; a round that fails prints its
+own, and `--crash-rounds 1 --crash-seed S` plans it again.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness.history import Record
+from tests.harness.rounds import Round
+from tests.harness.system import system
+
+pytestmark = pytest.mark.anyio
+
+CONFIG = '[[tools.rules]]\ntool = "demo.note"\ndecision = "ask"\nexpires = 4\n'
+ROUNDS_OF_A_SYSTEM = 25
+
+
+@pytest.fixture(scope="module")
+def seeds(request: pytest.FixtureRequest) -> range:
+    """The rounds that were asked for."""
+    first: int = request.config.getoption("--crash-seed")
+    return range(first, first + request.config.getoption("--crash-rounds"))
+
+
+async def test_no_promise_is_broken_whatever_dies_or_hangs(seeds: range, tmp_path: Path) -> None:
+    """FACTS 3: every round kills or pauses real processes; an odd seed has a second agent runner."""
+    for parity in (0, 1):
+        own = [seed for seed in seeds if seed % 2 == parity]
+        for first in range(0, len(own), ROUNDS_OF_A_SYSTEM):
+            directory = tmp_path / f"{parity}-{first}"
+            directory.mkdir()
+            await run_rounds(own[first : first + ROUNDS_OF_A_SYSTEM], directory, runners=1 + parity)
+
+
+async def run_rounds(seeds: list[int], directory: Path, *, runners: int) -> None:
+    """These rounds, one after another, on one system."""
+    async with system(directory, config=CONFIG) as running:
+        for name in ("edge", *["agent_runner"] * (runners - 1)):
+            await (await running.add(name)).ready()
+        log: list[Record] = []
+        for seed in seeds:
+            this = Round(running, seed, log)
+            violations = await this.run()
+            print(f"round {seed}: {len(log)} records, {len(this.history.faults)} faults, {len(violations)} violations")
+            assert not violations, this.report(violations, directory)
