@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.hold import Act, Drop, Perform, Put, Settle, Wait
+from broker.acts import Act, Drop, Perform, Put, Settle, Wait
 from contracts import events
 from contracts.events import Failure, TurnStatus, new_id, timestamp
 from contracts.session import Session, Turn

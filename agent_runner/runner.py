@@ -9,12 +9,13 @@ from agent_runner.decide import CloseAnswer, Outcome
 from agent_runner.script import ScriptFailed
 from agent_runner.turn import Interrupted, Turn
 from broker import metrics, telemetry
+from broker.acts import Act, Perform, Put
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Act, Folded, Hold, Perform, Put, holding, settle, work_while
+from broker.hold import Folded, Hold, holding, settle, work_while
 from contracts import events
 from contracts.errors import Code, MillraceError
-from contracts.events import Event, Failure
+from contracts.events import Failure
 from contracts.session import Session
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class MessageHolder:
                 return True
         return False
 
-    def context(self, _event: Event) -> dict[str, str] | None:
+    def context(self, _event: events.AnyEvent) -> dict[str, str] | None:
         """Only tool calls carry a trace on; `Turn` puts those."""
         return None
 

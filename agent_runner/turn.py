@@ -13,7 +13,8 @@ from agent_runner import decide
 from agent_runner.model import Piece, Said
 from agent_runner.outgoing import Kind, Outgoing
 from broker import telemetry
-from broker.hold import Hold, Perform, Put
+from broker.acts import Perform
+from broker.hold import Hold
 from broker.read import read
 from contracts import events, session
 from contracts.session import Session
@@ -147,7 +148,7 @@ class Turn:
     async def boundary(self) -> bool:
         """Between two steps: take in the messages that steer this turn. Whether there were any."""
         taken = False
-        while (put := decide.steer(self._hold.state, self._holding)) and isinstance(put, Put):
+        while put := decide.steer(self._hold.state, self._holding):
             await self._hold.append(put.event)
             self._check()
             taken = True

@@ -19,7 +19,7 @@ async def run(process: Process) -> None:
         verifier = Verifier.from_file(settings.jwt_secret_file)
     except (OSError, ValueError) as error:
         raise SettingsError(f"MILLRACE_JWT_SECRET_FILE: {error}") from None
-    desk = Desk(process.broker, process.config, verifier, process.stop)
+    desk = Desk(process, verifier)
     try:
         listener = listen(settings.host, settings.port or 8000)
     except OSError as error:
@@ -28,7 +28,7 @@ async def run(process: Process) -> None:
         "ws": EdgeWebSocket,
         "ws_max_size": process.config.limits.frame_bytes,
         "ws_per_message_deflate": False,
-        "ws_ping_interval": 20.0,
+        "ws_ping_interval": settings.heartbeat_interval,
         "ws_ping_timeout": None,
     }
     verify = asyncio.create_task(desk.feeds.verify(), name="verify-feeds")

@@ -129,7 +129,8 @@ async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | Non
     except LogFull:
         raise MillraceError(Code.LOG_FULL) from None
     except (Unavailable, OutcomeUnknown):
-        raise MillraceError(Code.BROKER_UNAVAILABLE) from None
+        again = {"client_message_id": event.client_message_id} if isinstance(event, events.Message) else {}
+        raise MillraceError(Code.BROKER_UNAVAILABLE, **again) from None
 
 
 async def _fold(broker: Broker, topic: Topic) -> tuple[Session, int]:

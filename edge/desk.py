@@ -1,26 +1,25 @@
 """Desk: what every connection and request of this edge shares."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker import metrics
-from broker.connect import Broker
 from broker.feed import Feeds
-from contracts.config import Config
+from broker.process import Process
 from edge.auth import Verifier
 
 
 class Desk:
     """The edge's broker connection, its feeds, and who may come in."""
 
-    def __init__(self, broker: Broker, config: Config, verifier: Verifier, stop: asyncio.Event) -> None:
-        self.broker = broker
-        self.config = config
+    def __init__(self, process: Process, verifier: Verifier) -> None:
+        self.broker = process.broker
+        self.config = process.config
+        self.settings = process.settings
+        self.stop = process.stop
         self.verifier = verifier
-        self.feeds = Feeds(broker)
-        self.stop = stop
+        self.feeds = Feeds(process.broker)
         self._sessions: Counter[str] = Counter()
 
     @property

@@ -55,6 +55,11 @@ class Outbox:
         return self._bytes < LIMIT
 
     @property
+    def waiting_bytes(self) -> int:
+        """What waits, in bytes."""
+        return self._bytes
+
+    @property
     def is_waiting(self) -> bool:
         """Whether anything waits."""
         return bool(self._waiting)

@@ -27,9 +27,9 @@ from edge.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_INTERVAL = 30.0
-HEARTBEAT_TIMEOUT = 60.0
 TICK = 1.0
+"""Seconds between looks at what a connection's time has come for, at most."""
+
 NO_SIGN_OF_LIFE = 4008
 GOING_AWAY = 1012
 
@@ -64,8 +64,8 @@ class SessionSocket:
                 connection_id=new_id(),
                 session_id=self._session.session_id,
                 agent=self._session.agent,
-                heartbeat_interval=HEARTBEAT_INTERVAL,
-                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                heartbeat_interval=self._desk.settings.heartbeat_interval,
+                heartbeat_timeout=self._desk.settings.heartbeat_timeout,
                 expires_at=self._expires_at,
             )
         )
@@ -118,17 +118,18 @@ class SessionSocket:
     async def _tick(self) -> None:
         """Send heartbeats; end a connection that gives no sign of life or whose token has expired."""
         loop = asyncio.get_running_loop()
+        interval, timeout = self._desk.settings.heartbeat_interval, self._desk.settings.heartbeat_timeout
         pinged = loop.time()
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(min(TICK, interval / 4))
             now = loop.time()
             if self._desk.stop.is_set():
                 raise Closed(GOING_AWAY, "restarting")
             if self._principal.expires_at is not None and time.time() >= self._principal.expires_at:
                 raise Closed(4001, Code.TOKEN_EXPIRED)
-            if now - self._protocol.heard >= HEARTBEAT_TIMEOUT:
+            if now - self._protocol.heard >= timeout:
                 raise Closed(NO_SIGN_OF_LIFE, "no sign of life")
-            if now - pinged >= HEARTBEAT_INTERVAL:
+            if now - pinged >= interval:
                 pinged = now
                 self._send(frames.Ping(timestamp=timestamp()))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.hold import Act, Drop, Perform, Put, Settle, Wait
+from broker.acts import Act, Drop, Perform, Put, Settle, Wait
 from contracts import events
 from contracts.events import ToolStatus, new_id, timestamp, unix_time
 from contracts.session import Call, Session
@@ -88,8 +88,8 @@ def _ask(call: Call, holding: Holding, now: float) -> Act:
         return _result(call, holding, Outcome("failed", error=permit.problem, code=permit.code))
     if permit.decision == "deny":
         return _result(call, holding, Outcome("failed", error="a rule denies this tool", code="tool_denied"))
-    if permit.decision == "allow":
-        return _start(call, holding)
+    if permit.decision == "allow" and call.request is None:
+        return _start(call, holding)  # who was asked decides, also where a changed rule would not ask any more
     if call.request is None:
         return Put(
             events.ToolApprovalRequest(

@@ -7,13 +7,13 @@ import time
 import msgspec
 
 from broker import metrics, points, telemetry
+from broker.acts import Act, Perform, Put, Wait
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Act, Folded, Hold, Perform, Put, Wait, holding, settle, work_while
+from broker.hold import Folded, Hold, holding, settle, work_while
 from contracts import events
 from contracts.config import Config
 from contracts.errors import Code
-from contracts.events import Event
 from contracts.session import Session
 from tool_runner import decide, rules
 from tool_runner.decide import Outcome, Permit
@@ -75,7 +75,7 @@ class CallHolder:
         self._count_pending(False)
         return not self.holding.claim
 
-    def context(self, _event: Event) -> dict[str, str] | None:
+    def context(self, _event: events.AnyEvent) -> dict[str, str] | None:
         """The call's trace goes on with its result."""
         return telemetry.inject({})
 

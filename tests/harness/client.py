@@ -76,7 +76,10 @@ class Client:
     async def receive(self) -> Frame:
         """The next frame."""
         async with asyncio.timeout(WITHIN):
-            frame: Frame = json.loads(await self.connection.recv())
+            return self._take(await self.connection.recv())
+
+    def _take(self, data: str | bytes) -> Frame:
+        frame: Frame = json.loads(data)
         self.frames.append(frame)
         if frame["type"] in ("snapshot", "replay_complete") or ("id" in frame and "cursor" in frame):
             self.cursor = frame["cursor"]
@@ -94,7 +97,7 @@ class Client:
         async with asyncio.timeout(WITHIN):
             with suppress(ConnectionClosed):
                 while True:
-                    self.frames.append(json.loads(await self.connection.recv()))
+                    self._take(await self.connection.recv())
         assert self.connection.close_code is not None
         return self.connection.close_code
 

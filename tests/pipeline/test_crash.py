@@ -14,7 +14,7 @@ from tests.harness.system import system
 
 pytestmark = pytest.mark.anyio
 
-CONFIG = '[[tools.rules]]\ntool = "demo.note"\ndecision = "ask"\nexpires = 4\n'
+CONFIG = '[[tools.rules]]\ntool = "demo.note"\ndecision = "ask"\nexpires = 2\n'
 ROUNDS_OF_A_SYSTEM = 25
 
 

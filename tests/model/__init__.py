@@ -1,0 +1,1 @@
+"""An explicit-state model of one session, driven by the decisions of the code."""

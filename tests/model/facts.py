@@ -1,0 +1,101 @@
+"""Facts of the model's log, and what they amount to: the reference of `contracts.session`.
+
+A fact is `(kind, message number or "c", …)`. Its place in the log is its sequence, from 1.
+"""
+
+from functools import cache
+from typing import Any
+
+from msgspec import Struct, field
+
+Fact = tuple[Any, ...]
+Log = tuple[Fact, ...]
+
+TRIGGERS = {"message": "agent", "call": "tool"}
+"""What is delivered, and to whom."""
+
+
+class Fold(Struct):
+    """What a log amounts to. Messages are numbered in their order."""
+
+    policy: dict[int, str] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+    claims: dict[int, int] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+    failures: dict[int, int] = field(default_factory=dict)
+    stopping: set[int] = field(default_factory=set)
+    taken: dict[int, int] = field(default_factory=dict)
+    applied: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
+    open: int | None = None
+    call: int = 0
+    ask: int = 0
+    approved: bool | None = None
+    started: int = 0
+    starts: int = 0
+    result: str | None = None
+
+    @property
+    def waiting(self) -> list[int]:
+        """The messages without `turn_end`, in order."""
+        return [m for m in self.policy if m not in self.ended]
+
+    @property
+    def over(self) -> bool:
+        """Whether the turn that called the tool has ended or is to be stopped."""
+        return 1 in self.ended or 1 in self.stopping
+
+
+@cache
+def fold(log: Log) -> Fold:
+    """What the log amounts to. Nobody may change it."""
+    state = Fold()
+    for seq, (kind, who, *more) in enumerate(log, 1):
+        if who == "c":
+            _fold_call(state, seq, kind, more)
+        else:
+            _fold_turn(state, seq, kind, who, more)
+    return state
+
+
+def _fold_turn(state: Fold, seq: int, kind: str, m: int, more: list[Any]) -> None:
+    match kind:
+        case "message" if m not in state.policy:
+            if more[0] == "interrupt":
+                state.stopping.update(state.waiting)
+            state.policy[m] = more[0]
+        case "cancel":
+            named = m or next(iter(state.waiting), 0)
+            state.stopping.update({named} & set(state.waiting))
+        case "turn_start":
+            state.claims[m], state.open = seq, m
+            state.attempts[m] = state.attempts.get(m, 0) + 1
+            state.failures[m] = state.failures.get(m, 0) + 1
+        case "turn_release":
+            state.attempts[m] -= 1
+            state.failures[m] -= 1
+        case "turn_end":
+            state.ended[m] = more[0]
+            if more[0] == "steered" and state.open:
+                state.taken[m] = state.open
+            state.open = None if state.open == m else state.open
+        case "answer":
+            state.answered.add(m)
+            state.failures[m] = min(state.failures[m], 1)
+        case "steer_applied":
+            state.applied.add(m)
+
+
+def _fold_call(state: Fold, seq: int, kind: str, more: list[Any]) -> None:
+    match kind:
+        case "call":
+            state.call = seq
+        case "ask":
+            state.ask = seq
+        case "approval":
+            state.approved = more[0]
+        case "started":
+            state.started, state.starts = seq, more[0]
+        case "result":
+            state.result = more[0]
+            state.failures[1] = min(state.failures[1], 1)
