@@ -11,19 +11,25 @@ import time
 
 import msgspec
 
+from broker import points
 from broker.client import header_block
-from broker.connect import Broker, Unavailable
+from broker.connect import Broker, Rejected, Unavailable
 from broker.read import read
 from contracts.subjects import Topic
 
 ATTEMPT_TIMEOUT = 3.0
 BACKOFF = (0.02, 0.5)
 
+REMEMBERED = 60.0
+"""Seconds for which the broker surely knows an id again: half of the log's `duplicate_window`."""
+
 REFUSED = 10071
 IN_PROCESS = frozenset({10158, 10164})
 """Another append to the same check subject, or of the same id, is not decided yet (replicated logs only)."""
-FULL = frozenset({10023, 10047, 10077, 10122})
-"""Insufficient resources, insufficient storage, maximum bytes or messages exceeded."""
+FULL = frozenset({10002, 10023, 10047})
+"""The account's limits exceeded, insufficient resources, insufficient storage."""
+STORE_FAILED = 10077
+"""The log's own limit (`maximum bytes exceeded`), or that its store is being closed."""
 
 
 class LogFull(Exception):
@@ -31,7 +37,7 @@ class LogFull(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """The deadline passed: the append may be stored, now or later. The same id may be tried again."""
+    """The append may be stored, now or later. An unconditional one may be tried again with the same id."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -43,6 +49,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 class _Ack(msgspec.Struct):
     class _Error(msgspec.Struct):
+        code: int = 0
         err_code: int = 0
         description: str = ""
 
@@ -84,48 +91,79 @@ def conditional(topic: Topic, subject: str, payload: bytes, message_id: str, aft
     return Append(subject, payload, message_id, topic.facts, after, **more)  # type: ignore[arg-type]
 
 
-async def append(broker: Broker, what: Append, *, deadline: float | None = None, wait_when_full: bool = False) -> Stored | None:
+async def append(
+    broker: Broker, what: Append, *, deadline: float | None = None, wait_when_full: bool = False
+) -> Stored | None:
     """Store `what`, or return None where its condition was refused.
 
     Without `deadline` (seconds) it tries until the outcome is known. With it, raises Unavailable where
-    nothing was sent, and OutcomeUnknown where it may be stored. Raises LogFull unless told to wait.
+    nothing was stored, and OutcomeUnknown where it may be. Raises LogFull unless told to wait, and Rejected
+    where the broker will never store it.
     """
     ends = None if deadline is None else time.monotonic() + deadline
-    headers, doubt, pause = what.headers, False, BACKOFF[0]
+    tries, pause = _Tries(broker, what), BACKOFF[0]
+    reason: Exception
+    points.appending(what.payload, "before")
     while True:
         try:
             left = ATTEMPT_TIMEOUT if ends is None else min(ATTEMPT_TIMEOUT, max(0.05, ends - time.monotonic()))
-            reply = await broker.request(what.subject, what.payload, headers=headers, timeout=left)
-            ack = _ack.decode(reply.data)
-            if ack.error is None:
-                return Stored(ack.seq, ack.duplicate)
-            if ack.error.err_code == REFUSED:
-                return await _stored_before(broker, what) if doubt else None
-            if ack.error.err_code in FULL and not wait_when_full:
-                raise LogFull(ack.error.description)
-            if ack.error.err_code not in IN_PROCESS | FULL:
-                raise Unavailable(f"{ack.error.err_code} {ack.error.description}")
-        except TimeoutError:
-            doubt = True
-        except Unavailable:
-            if ends is not None and not doubt and time.monotonic() >= ends:
+            return await tries.once(left)
+        except LogFull as error:
+            reason = error
+            if not (wait_when_full or tries.doubt):
                 raise
-        if ends is not None and time.monotonic() >= ends:
-            if doubt:
-                raise OutcomeUnknown(what.message_id)
-            raise Unavailable("the broker is away")
+        except (TimeoutError, Unavailable) as error:
+            reason = error
+        if isinstance(reason, Rejected) or (ends is not None and time.monotonic() >= ends):
+            if tries.doubt:
+                raise OutcomeUnknown(what.message_id) from reason
+            raise reason
         await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
         pause = min(pause * 2, BACKOFF[1])
 
 
-async def _stored_before(broker: Broker, what: Append) -> Stored | None:
-    """Whether an append whose outcome was unknown, and which is refused now, had been stored all the same."""
-    while True:
+class _Tries:
+    """The tries at one append. `doubt`: since when it may be stored without our knowing, 0 if it is not."""
+
+    def __init__(self, broker: Broker, what: Append) -> None:
+        self.doubt = 0.0
+        self._broker = broker
+        self._what = what
+        self._headers = what.headers
+        # wherever it is stored, it is after this
+        self._floor = what.after if what.check or not broker.log_info else broker.log_info.last_seq
+
+    async def once(self, within: float) -> Stored | None:
+        """Try. Raises TimeoutError where the outcome is unknown; after any other error this try stored nothing."""
+        broker, what = self._broker, self._what
+        if self.doubt and time.monotonic() - self.doubt > REMEMBERED and (stored := await self._find()):
+            return stored
         try:
-            async for records in read(broker, what.subject, what.after):
-                for record in records:
-                    if record.message_id == what.message_id:
-                        return Stored(record.seq, duplicate=True)
-            return None
-        except (Unavailable, TimeoutError):
-            await asyncio.sleep(BACKOFF[1])
+            reply = await broker.request(what.subject, what.payload, headers=self._headers, timeout=within)
+        except TimeoutError:
+            self.doubt = self.doubt or time.monotonic()
+            raise
+        ack = _ack.decode(reply.data)
+        if ack.error is None:
+            points.appending(what.payload, "after")
+            return Stored(ack.seq, ack.duplicate)
+        if ack.error.err_code == REFUSED:
+            return await self._find() if self.doubt else None
+        raise _failure(ack.error)
+
+    async def _find(self) -> Stored | None:
+        """Where it is stored, if it is."""
+        async for records in read(self._broker, self._what.subject, self._floor):
+            for record in records:
+                if record.message_id == self._what.message_id:
+                    return Stored(record.seq, duplicate=True)
+        return None
+
+
+def _failure(error: _Ack._Error) -> Exception:
+    text = f"{error.err_code} {error.description}"
+    if error.err_code in FULL or (error.err_code == STORE_FAILED and error.description.startswith("maximum ")):
+        return LogFull(text)
+    if error.code == 400 and error.err_code not in IN_PROCESS:
+        return Rejected(text)
+    return Unavailable(text)

@@ -2,8 +2,8 @@
 
 nats-py's reconnection is used, with the settings that FACTS of its behaviour ask for: nothing is buffered while
 disconnected (a publish fails at once instead of appearing later), a half-open connection is noticed within
-seconds, reconnecting never ends and is spread by jitter. A connection that is closed for good, or deaf,
-sets `lost`: the process exits and its supervisor starts it anew.
+seconds, reconnecting never ends and is spread by jitter. A connection that is closed for good, deaf, or not
+being made any more sets `lost`: the process exits and its supervisor starts it anew.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,9 +22,10 @@ import msgspec
 import nats.errors
 from nats.aio.subscription import Subscription
 
+from broker import log_info
 from broker.client import Callback, DirectClient, status
+from broker.log_info import LogInfo
 from contracts import streams
-from contracts.events import unix_time
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +33,18 @@ PING_INTERVAL = 2
 RECONNECT_WAIT = (0.05, 0.5)
 WATCH_EVERY = 2.0
 MISSES = 5
+REPLY_WITHIN = 5.0
+
+_DENIED = re.compile(r'permissions violation for publish to "(.+)"')
+"""What the server says of a publish that is not permitted; nats-py gives it in lower case."""
 
 
 class Unavailable(Exception):
     """The broker did not answer: it is away, has no leader, or the request was not permitted."""
+
+
+class Rejected(Unavailable):
+    """The broker will not take this, however often it is tried: too large, malformed or not permitted."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -44,34 +54,16 @@ class Reply(msgspec.Struct, frozen=True):
     headers: bytes
 
 
-class LogInfo(msgspec.Struct, frozen=True):
-    """What the leader says of the log."""
+class _Asked(msgspec.Struct):
+    """A request under way."""
 
-    epoch: str
-    first_seq: int
-    last_seq: int
-    bytes: int
-    max_bytes: int
-    replicas: int
+    subject: str
+    answer: asyncio.Future[Any]
+    heard: Callback
 
-
-class _StreamInfo(msgspec.Struct):
-    class _Config(msgspec.Struct):
-        max_bytes: int
-        num_replicas: int = 1
-        metadata: dict[str, str] = {}
-
-    class _State(msgspec.Struct):
-        bytes: int
-        first_seq: int
-        last_seq: int
-
-    config: _Config
-    state: _State
-    ts: str
-
-
-_stream_info = msgspec.json.Decoder(_StreamInfo)
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Broker:
@@ -83,8 +75,7 @@ class Broker:
         self.log_info: LogInfo | None = None
         self.reconnected: list[Callable[[], None]] = []
         self._inbox = f"{inbox}.{os.urandom(8).hex()}"
-        self._waiting: dict[bytes, Callback] = {}
-        self._pending: set[asyncio.Future[Reply]] = set()
+        self._asked: dict[bytes, _Asked] = {}
         self._numbers = count()
         self._clock_offset = 0.0
         client.broken = self.lost.set
@@ -92,7 +83,7 @@ class Broker:
     @property
     def connected(self) -> bool:
         """Whether a request could be sent now."""
-        return self.client.is_connected and self.client.settled
+        return self.client.is_usable
 
     @property
     def is_replicated(self) -> bool:
@@ -112,66 +103,79 @@ class Broker:
         """A subject of this connection alone, to be subscribed to; `name` has two tokens or more."""
         return f"{self._inbox}.{name}"
 
-    def expect(self, callback: Callback) -> tuple[str, bytes]:
-        """A reply subject whose messages go to `callback` until `forget` is called with the key."""
-        key = b"%d" % next(self._numbers)
-        self._waiting[key] = callback
-        return f"{self._inbox}.{key.decode()}", key
-
-    def forget(self, key: bytes) -> None:
-        """Drop what still comes to a reply subject."""
-        self._waiting.pop(key, None)
-
     def publish(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> None:
         """Put a message on the wire, or raise Unavailable where it certainly was not sent."""
         try:
             self.client.publish_now(subject, payload, reply, headers)
+        except nats.errors.MaxPayloadError as error:
+            raise Rejected(f"too large: {len(payload)} bytes for {subject}") from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
 
-    def ask(self, subject: str, payload: bytes = b"", headers: bytes = b"") -> asyncio.Future[Reply]:
-        """Send a request; the first reply. Cancel it to wait no longer. Raises Unavailable where it was not sent."""
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    def converse(
+        self, subject: str, payload: bytes, heard: Callback, *, headers: bytes = b"", timeout: float = REPLY_WITHIN
+    ) -> asyncio.Future[Any]:
+        """Send a request whose replies go to `heard` until that settles the returned future.
 
-        def arrived(_subject: bytes, _reply: bytes, data: bytes, raw: bytes) -> None:
-            if answer.done():
-                return
-            if raw and status(raw) == 503:
-                answer.set_exception(Unavailable(f"nobody listens to {subject}"))
-            else:
-                answer.set_result(Reply(data, raw or b""))
+        The future fails with TimeoutError where the outcome is unknown (nothing came in time, or the connection
+        broke) and with Rejected where the request is not permitted. Raises Unavailable where it was not sent.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        key = b"%d" % next(self._numbers)
+        self.publish(subject, payload, f"{self._inbox}.{key.decode()}", headers)
+        self._asked[key] = asked = _Asked(subject, answer, heard)
+        timer = loop.call_later(timeout, asked.fail, TimeoutError(f"no answer from {subject}"))
 
-        reply, key = self.expect(arrived)
-        try:
-            self.publish(subject, payload, reply, headers)
-        except Unavailable:
-            self.forget(key)
-            raise
-        self._pending.add(answer)
-
-        def ended(_answer: asyncio.Future[Reply]) -> None:
-            self.forget(key)
-            self._pending.discard(answer)
+        def ended(_answer: asyncio.Future[Any]) -> None:
+            timer.cancel()
+            del self._asked[key]
+            if not answer.cancelled():
+                answer.exception()  # nobody may be waiting any more
 
         answer.add_done_callback(ended)
         return answer
 
+    def ask(
+        self, subject: str, payload: bytes = b"", headers: bytes = b"", *, timeout: float = REPLY_WITHIN
+    ) -> asyncio.Future[Reply]:
+        """Send a request; the first reply. The future fails as `request` does; Unavailable may also be raised here."""
+
+        def heard(_subject: bytes, _reply: bytes, data: bytes, raw: bytes) -> None:
+            if raw and status(raw) == 503:
+                answer.set_exception(Unavailable(f"nobody listens to {subject}"))
+            else:
+                answer.set_result(Reply(data, raw))
+
+        answer = self.converse(subject, payload, heard, headers=headers, timeout=timeout)
+        return answer
+
     async def request(
-        self, subject: str, payload: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
+        self, subject: str, payload: bytes = b"", *, headers: bytes = b"", timeout: float = REPLY_WITHIN  # noqa: ASYNC109
     ) -> Reply:
         """The first reply. Raises Unavailable where nobody listens, and TimeoutError where the outcome is unknown."""
-        async with asyncio.timeout(timeout):
-            return await self.ask(subject, payload, headers)
+        return await self.ask(subject, payload, headers, timeout=timeout)
 
     def disconnected(self) -> None:
         """The connection broke: whoever waits for a reply need not wait longer to know that it may never come."""
-        for answer in tuple(self._pending):
-            if not answer.done():
-                answer.set_exception(TimeoutError("the connection broke"))
+        for asked in tuple(self._asked.values()):
+            asked.fail(TimeoutError("the connection broke"))
+
+    def complained(self, text: str) -> None:
+        """The broker reported an error: whoever asked for what is not permitted need not wait to hear nothing."""
+        if denied := _DENIED.search(text):
+            for asked in tuple(self._asked.values()):
+                if asked.subject.lower() == denied[1]:
+                    asked.fail(Rejected(f"not permitted: {asked.subject}"))
 
     async def subscribe(self, subject: str, callback: Callback) -> Subscription:
         """Call `callback` for each message in order. It must be quick and must not raise."""
         return await self.client.subscribe_direct(subject, callback)
+
+    async def end(self, subscription: Subscription) -> None:
+        """Have nothing more sent; what is on its way still comes, until `unsubscribe`."""
+        with contextlib.suppress(nats.errors.Error):
+            await self.client.end_direct(subscription)
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -183,40 +187,38 @@ class Broker:
         sent = time.monotonic()
         reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}")
         try:
-            info = _stream_info.decode(reply.data)
-        except msgspec.ValidationError as error:
+            self.log_info = info = log_info.decode(reply.data)
+        except msgspec.DecodeError as error:
             raise Unavailable(f"no log: {reply.data[:200]!r}") from error
-        self._clock_offset = unix_time(info.ts) - (sent + time.monotonic()) / 2
-        self.log_info = LogInfo(
-            info.config.metadata.get("epoch", "0"),
-            info.state.first_seq,
-            info.state.last_seq,
-            info.state.bytes,
-            info.config.max_bytes,
-            info.config.num_replicas,
-        )
-        return self.log_info
+        self._clock_offset = info.time - (sent + time.monotonic()) / 2
+        return info
 
     def _dispatch(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        callback = self._waiting.get(subject[len(self._inbox) + 1 :])
-        if callback:
-            callback(subject, reply, data, headers)
+        asked = self._asked.get(subject[len(self._inbox) + 1 :])
+        if asked and not asked.answer.done():
+            asked.heard(subject, reply, data, headers)
 
     async def _watch(self) -> None:
-        """Notice a connection that looks alive and is deaf."""
+        """Notice a connection that looks alive and is deaf, or that nothing is making again."""
         misses = 0
-        while misses < MISSES:
-            await asyncio.sleep(WATCH_EVERY)
-            if not self.connected:
-                continue
-            try:
-                await self.look_at_log()
-                misses = 0
-            except TimeoutError:
-                misses += 1
-            except Unavailable:
-                continue
-        self.lost.set()
+        try:
+            while misses < MISSES:
+                await asyncio.sleep(WATCH_EVERY)
+                if self.connected:
+                    misses = 0 if await self._hears() else misses + 1
+                elif self.client.is_stuck:
+                    misses += 1
+        finally:
+            self.lost.set()
+
+    async def _hears(self) -> bool:
+        try:
+            await self.look_at_log()
+        except TimeoutError:
+            return not self.connected  # a connection that broke meanwhile is not deaf
+        except Unavailable:
+            pass
+        return True
 
     async def start(self) -> None:
         """Listen for replies and read the log's epoch; waits until there is a log."""
@@ -238,7 +240,9 @@ async def connect(url: str, name: str, *, seed_file: str = "") -> AsyncIterator[
     broker: Broker = Broker(client, streams.inbox(name))
 
     async def on_error(error: Exception) -> None:
-        logger.warning("broker connection error", extra={"reason": str(error) or type(error).__name__})
+        reason = str(error) or type(error).__name__
+        logger.warning("broker connection error", extra={"reason": reason})
+        broker.complained(reason)
 
     async def on_disconnect() -> None:
         client.settled = False
@@ -246,32 +250,32 @@ async def connect(url: str, name: str, *, seed_file: str = "") -> AsyncIterator[
 
     async def on_reconnect() -> None:
         client.settled = True
-        for callback in broker.reconnected:
+        for callback in tuple(broker.reconnected):
             callback()
 
     async def on_close() -> None:
         broker.lost.set()
 
     options: dict[str, Any] = {"nkeys_seed": seed_file} if seed_file else {}
-    await client.connect(
-        url,
-        name=f"millrace-{name}",
-        inbox_prefix=streams.inbox(name),
-        error_cb=on_error,
-        disconnected_cb=on_disconnect,
-        reconnected_cb=on_reconnect,
-        closed_cb=on_close,
-        pending_size=0,
-        ping_interval=PING_INTERVAL,
-        max_outstanding_pings=2,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=random.uniform(*RECONNECT_WAIT),  # noqa: S311 - jitter
-        connect_timeout=2,
-        **options,
-    )
-    client.settled = True
     watch: asyncio.Task[None] | None = None
     try:
+        await client.connect(
+            url.split(","),
+            name=f"millrace-{name}",
+            inbox_prefix=streams.inbox(name),
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            closed_cb=on_close,
+            pending_size=0,
+            ping_interval=PING_INTERVAL,
+            max_outstanding_pings=2,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=random.uniform(*RECONNECT_WAIT),  # type: ignore[arg-type]  # noqa: S311 - jitter
+            connect_timeout=2,
+            **options,
+        )
+        client.settled = True
         await broker.start()
         watch = asyncio.create_task(broker._watch(), name="broker-watch")
         yield broker

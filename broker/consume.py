@@ -6,16 +6,20 @@ to somebody, after `ack_wait`.
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 from nats.aio.subscription import Subscription
 
-from broker.client import status
+from broker import points
+from broker.client import header, status
 from broker.connect import Broker, Unavailable
 from contracts import streams
+from contracts.subjects import parse
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +27,7 @@ BATCH = 256
 EXPIRES = 30.0
 HEARTBEAT = 5.0
 BACKOFF = 0.25
+BARRIER = 1.0
 IDLE_HEARTBEAT = 100
 NANOSECONDS = 1_000_000_000
 
@@ -44,13 +49,21 @@ class Delivery:
         self._broker = broker
         self._reply = reply
 
+    @property
+    def follows(self) -> int | None:
+        """The last fact of its topic before it, where it was stored on the condition that nothing else came between."""
+        check = header(self.headers, b"Nats-Expected-Last-Subject-Sequence-Subject")
+        if check is None or check.decode() != parse(self.subject)[0].facts:
+            return None
+        return int(header(self.headers, b"Nats-Expected-Last-Subject-Sequence") or 0)
+
     async def ack(self) -> None:
         """Nothing is left to do for it. A lost ack only brings it back to somebody who sees the same."""
-        await self._settle(b"+ACK")
+        await self._settle("ack", b"+ACK")
 
     async def nak(self, delay: float = 0) -> None:
         """Hand it to somebody else, now or after `delay` seconds."""
-        await self._settle(b'-NAK {"delay": %d}' % int(delay * NANOSECONDS) if delay else b"-NAK")
+        await self._settle("nak", b'-NAK {"delay": %d}' % int(delay * NANOSECONDS) if delay else b"-NAK")
 
     async def in_progress(self) -> None:
         """Keep it for another `ack_wait`."""
@@ -67,10 +80,12 @@ class Delivery:
         if self.on_stop:
             self.on_stop()
 
-    async def _settle(self, word: bytes) -> None:
+    async def _settle(self, name: str, word: bytes) -> None:
         if self.held:
             self.held = False
+            points.reach(f"settle:{name}", "before")
             await self._say(word)
+            points.reach(f"settle:{name}", "after")
 
     async def _say(self, word: bytes) -> None:
         try:
@@ -95,47 +110,61 @@ async def ack_wait(broker: Broker, stream: str, durable: str) -> float:
         try:
             reply = await broker.request(f"$JS.API.CONSUMER.INFO.{stream}.{durable}")
             return msgspec.json.decode(reply.data, type=_ConsumerInfo).config.ack_wait / NANOSECONDS
-        except (Unavailable, TimeoutError, msgspec.ValidationError) as error:
+        except (Unavailable, TimeoutError, msgspec.DecodeError) as error:
             logger.warning("waiting for the consumer", extra={"consumer": durable, "reason": str(error)})
             await asyncio.sleep(BACKOFF)
 
 
 class _Pull:
-    """The standing pull request: deliveries in, and when to ask again."""
+    """The standing pull request: deliveries in, and when to ask again.
+
+    A request that may still stand in the broker when another is made, after a reconnect or a missing heartbeat, is
+    ended by giving up the subject that it delivers to.
+    """
 
     def __init__(self, broker: Broker, stream: str, durable: str, take: Callable[[Delivery], None]) -> None:
         self._broker = broker
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._consumer = f"{stream}.{durable}"
         self._take = take
-        self._reply = broker.inbox(f"pull.{stream}.{durable}")
+        self._reply = ""
         self._subscription: Subscription | None = None
         self._left = 0
         self._heard = 0.0
         self._failed = False
+        self._may_stand = False
         self.over = asyncio.Event()
         self.over.set()
-        broker.reconnected.append(self.over.set)
+        broker.reconnected.append(self._broken)
+
+    def _broken(self) -> None:
+        self._may_stand = True
+        self.over.set()
 
     def _arrived(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         self._heard = time.monotonic()
-        if headers and not reply and (code := status(headers)):
-            if code != IDLE_HEARTBEAT:
+        if not reply and (code := status(headers)):
+            if code != IDLE_HEARTBEAT and subject.decode() == self._reply:
                 self._failed = code not in (404, 408)
                 self.over.set()
             return
         self._left -= 1
         if self._left <= 0:
             self.over.set()
-        self._take(Delivery(self._broker, subject.decode(), reply.decode(), data, headers or b""))
+        self._take(Delivery(self._broker, subject.decode(errors="replace"), reply.decode(), data, headers))
 
     async def open(self) -> None:
         """Listen. Deliveries keep their own subject, so they need a subscription of their own."""
+        self._may_stand = False
+        self._reply = self._broker.inbox(f"pull.{os.urandom(8).hex()}")
         self._subscription = await self._broker.subscribe(self._reply, self._arrived)
 
     async def ask(self, messages: int) -> None:
         """Ask for that many messages; after a failure, not at once."""
         if self._failed:
             await asyncio.sleep(BACKOFF)
+        if self._may_stand:
+            await self._leave()
+            await self.open()
         self._failed, self._left, self._heard = False, messages, time.monotonic()
         self.over.clear()
         request = {
@@ -144,7 +173,8 @@ class _Pull:
             "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
         }
         try:
-            self._broker.publish(self._subject, msgspec.json.encode(request), self._reply)
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer}"
+            self._broker.publish(subject, msgspec.json.encode(request), self._reply)
         except Unavailable:
             self._failed = True
             self.over.set()
@@ -152,18 +182,27 @@ class _Pull:
     async def ended(self) -> None:
         """Return when the request is used up, refused, or its heartbeat is missing."""
         while not self.over.is_set():
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT):
                     await self.over.wait()
-            except TimeoutError:
-                if time.monotonic() - self._heard > 2 * HEARTBEAT:
-                    self.over.set()
+            if time.monotonic() - self._heard > 2 * HEARTBEAT:
+                self._broken()
 
     async def close(self) -> None:
-        """Take nothing more."""
-        self._broker.reconnected.remove(self.over.set)
-        if self._subscription:
-            await self._broker.unsubscribe(self._subscription)
+        """Ask for nothing more, and take what is on its way already."""
+        self._broker.reconnected.remove(self._broken)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            await self._broker.end(subscription)
+            with contextlib.suppress(Unavailable, TimeoutError):  # the answer comes behind what is on its way
+                await self._broker.request(f"$JS.API.CONSUMER.INFO.{self._consumer}", timeout=BARRIER)
+        finally:
+            await self._broker.unsubscribe(subscription)
 
 
 async def consume(
@@ -174,13 +213,15 @@ async def consume(
     At most `most` are held at once (no limit by default: who waits costs next to nothing). A holder that raises
     drops its delivery.
     """
-    wait = await ack_wait(broker, consumer.stream, consumer.durable)
     held: set[Delivery] = set()
     freed = asyncio.Event()
 
     async def run(delivery: Delivery) -> None:
         try:
-            await hold(delivery)
+            if most is not None and len(held) > most:
+                await delivery.nak()
+            else:
+                await hold(delivery)
         except Exception:
             logger.exception("a holder failed", extra={"consumer": consumer.durable, "sequence": delivery.seq})
         finally:
@@ -194,23 +235,15 @@ async def consume(
             held.add(delivery)
             tasks.create_task(run(delivery), name=f"hold-{delivery.seq}")
 
-        alive = tasks.create_task(_keep_alive(held, wait / 3), name="keep-alive")
+        alive = tasks.create_task(_keep_alive(broker, consumer, held), name="keep-alive")
         pull = _Pull(broker, consumer.stream, consumer.durable, take)
-        await pull.open()
         stopped = tasks.create_task(stop.wait(), name="stop")
-        while not stop.is_set():
-            free = BATCH if most is None else most - len(held)
-            if not pull.over.is_set():
-                waiting = asyncio.ensure_future(pull.ended())
-            elif free > 0:
-                waiting = asyncio.ensure_future(pull.ask(min(free, BATCH)))
-            else:
-                freed.clear()
-                waiting = asyncio.ensure_future(freed.wait())
-            await asyncio.wait([stopped, waiting], return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                waiting.cancel()
-        await pull.close()
+        try:
+            await pull.open()
+            while not stop.is_set():
+                await _first(stopped, _next(pull, lambda: BATCH if most is None else most - len(held), freed))
+        finally:
+            await pull.close()
         for delivery in tuple(held):
             delivery.stop()
         while held:
@@ -219,8 +252,31 @@ async def consume(
         alive.cancel()
 
 
-async def _keep_alive(held: set[Delivery], every: float) -> None:
+async def _next(pull: _Pull, room: Callable[[], int], freed: asyncio.Event) -> None:
+    """Wait for the standing request to end; make one; or wait until there is room for one."""
+    if not pull.over.is_set():
+        await pull.ended()
+    elif room() > 0:
+        await pull.ask(min(room(), BATCH))
+    else:
+        freed.clear()
+        await freed.wait()
+
+
+async def _first(stopped: asyncio.Task[bool], work: Coroutine[None, None, None]) -> None:
+    """Do `work`, or as much of it as there is time for before the stop."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([stopped, working], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not working.cancel():
+            working.result()
+
+
+async def _keep_alive(broker: Broker, consumer: streams.Consumer, held: set[Delivery]) -> None:
+    every = await ack_wait(broker, consumer.stream, consumer.durable) / 3
     while True:
         await asyncio.sleep(every)
-        for delivery in tuple(held):
-            await delivery.in_progress()
+        if broker.connected:
+            for delivery in tuple(held):
+                await delivery.in_progress()

@@ -67,7 +67,8 @@ class Server(Struct, frozen=True, kw_only=True):
 
     def configuration(self) -> dict[str, Any]:
         """The server's configuration, which is JSON to it as well."""
-        stored = sum(s.max_bytes for s in streams.streams(self.tenants, self.log_bytes))
+        # every stream has its limit; the server asks for room for a new one beside the old one
+        stored = 2 * sum(s.max_bytes for s in streams.streams(self.tenants, self.log_bytes))
         return {
             "server_name": "millrace",
             "listen": f"{self.host}:{self.port}",
@@ -91,12 +92,10 @@ class Server(Struct, frozen=True, kw_only=True):
         return {
             "jetstream": "enabled",
             "users": [
-                _user(self.credentials.user(name), streams.permissions(name, self.tenants))
-                for name in streams.USERS
+                _user(self.credentials.user(name), streams.permissions(name, self.tenants)) for name in streams.USERS
             ],
             "exports": [
-                {"service": subjects.ingest_all(tenant), "accounts": [f"T_{tenant}"]}
-                for tenant in self.tenants
+                {"service": subjects.ingest_all(tenant), "accounts": [f"T_{tenant}"]} for tenant in self.tenants
             ],
         }
 

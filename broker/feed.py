@@ -3,21 +3,23 @@
 Joining: subscribe live; ask the leader for the topic's last sequence on the same connection, which is the barrier;
 read the log in pages up to the feed's head; and when a reader is level with the head, hand it what comes live.
 A live message names its predecessor on its subject: a gap shows at once, and the readers go back to the log. A
-lost tail has no successor to show it, so every few seconds of traffic, and after each reconnect, one request confirms
-the last sequence of every lane. The log is the buffer: nothing is kept for a reader here.
+lost tail has no successor to show it, so every few seconds of traffic, after each reconnect, and every minute of
+silence one request confirms the last sequence of every lane. The log is the buffer: nothing is kept for a reader.
 """
 
 import asyncio
 import logging
-from typing import Protocol
+from itertools import count
 
 from nats.aio.subscription import Subscription
 
 from broker.client import header
 from broker.connect import Broker, Unavailable
-from broker.read import last, last_of_each, page, read
-from contracts import events
+from broker.read import last, last_of_each, read
+from broker.reader import Item, Reader, Span, Stay
 from contracts.subjects import Topic
+
+__all__ = ["Feed", "Feeds", "Item", "Reader"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,35 +28,13 @@ RETRY = 0.1
 SETTLE = 0.05
 """Seconds that a live copy may come after a read has already shown its message."""
 
+SILENT_ROUNDS = 12
+"""A feed without traffic is confirmed in one of so many rounds."""
 
-class Item:
-    """One stored event. `visible`: clients receive it. `frames` is the readers' to share what they make of it."""
+FACT = b".fact."
 
-    __slots__ = ("data", "frames", "seq", "visible")
-
-    def __init__(self, seq: int, data: bytes) -> None:
-        self.seq = seq
-        self.data = data
-        self.visible = data.startswith(b'{"type":"stream_delta"') or events.type_of(data) not in events.INTERNAL
-        self.frames: dict[tuple[str, str], bytes] = {}
-
-
-class Reader(Protocol):
-    """Somebody who reads a feed. `position`: the last sequence taken."""
-
-    position: int
-
-    def deliver(self, item: Item) -> bool:
-        """Take a live event, at once; False where there is no room: the reader goes back to the log."""
-
-    async def push(self, item: Item) -> None:
-        """Take an event from the log, waiting for room."""
-
-    def rewind(self) -> None:
-        """There was no room: set `position` back to what was sent, and have the feed followed from there."""
-
-    def lost(self) -> None:
-        """Something between what was taken cannot be given in order any more: start over. It is not followed."""
+AT_ONCE = 64
+"""Feeds that are confirmed at the same time."""
 
 
 class Feed:
@@ -65,20 +45,24 @@ class Feed:
         self.head = 0
         self.users = 0
         self.busy = False
+        self.last_fact: int | None = None
+        """The last fact that came live, where nothing is known to be missing: a guess at what is last now."""
         self._broker = broker
         self._base: int | None = None
         self._lanes: dict[bytes, int] = {}
-        self._live: set[Reader] = set()
+        self._stays: dict[Reader, Stay] = {}
+        self._live: dict[Reader, Stay] = {}
         self._subscription: Subscription | None = None
         self._started: asyncio.Task[None] | None = None
-        self._following: dict[Reader, asyncio.Task[None]] = {}
-        self._resuming: set[asyncio.Task[None]] = set()
+        self._judging: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to follow, once. Raises Unavailable or TimeoutError while the broker is away; may be tried again."""
-        if self._started is None or (self._started.done() and self._started.exception()):
-            self._started = asyncio.create_task(self._start(), name=f"feed-{self.topic.id}")
-        await asyncio.shield(self._started)
+        started = self._started
+        if started is None or (started.done() and started.exception()):
+            started = self._started = asyncio.create_task(self._start(), name=f"feed-{self.topic.id}")
+            started.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody may not wait
+        await asyncio.shield(started)
 
     async def _start(self) -> None:
         if self._subscription is None:
@@ -89,16 +73,20 @@ class Feed:
 
     async def close(self) -> None:
         """Stop following."""
-        for task in (*self._following.values(), *self._resuming):
-            task.cancel()
+        for reader in tuple(self._stays):
+            self.leave(reader)
+        for task in (self._started, *self._judging):
+            if task:
+                task.cancel()
         if self._subscription:
             await self._broker.unsubscribe(self._subscription)
 
     def leave(self, reader: Reader) -> None:
         """The reader gets nothing more."""
-        self._live.discard(reader)
-        if task := self._following.pop(reader, None):
-            task.cancel()
+        self._live.pop(reader, None)
+        stay = self._stays.pop(reader, None)
+        if stay and stay.task:
+            stay.task.cancel()
 
     async def catch_up(self, reader: Reader, upto: int | None = None) -> None:
         """Give the reader what the log holds after its position; without `upto`, until it is level with live.
@@ -114,7 +102,8 @@ class Feed:
             except (Unavailable, TimeoutError):
                 await asyncio.sleep(RETRY)
         if upto is None:
-            self._live.add(reader)
+            stay = self._live[reader] = self._stays.setdefault(reader, Stay())
+            stay.go_live(reader.position)
 
     def _arrived(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> None:
         seq = int(header(headers, b"Nats-Sequence") or 0)
@@ -124,14 +113,16 @@ class Feed:
             return
         self._lanes[subject] = seq
         self.busy = True
+        if FACT in subject:
+            self.last_fact = seq
         if self._base is not None and (seq < self.head or before > covered):
-            self._gap(covered, subject)
+            self._gap(subject, covered, seq if seq < self.head else before)
         self.head = max(self.head, seq)
         if not self._live:
             return
         item = Item(seq, data)
         for reader in tuple(self._live):
-            if not reader.deliver(item):
+            if reader.position < seq and reader in self._live and not reader.deliver(item):
                 reader.rewind()
 
     def _covered(self, live_subject: bytes) -> int:
@@ -139,60 +130,93 @@ class Feed:
 
     def follow(self, reader: Reader) -> None:
         """Give the reader what the log holds after its position, in the background, then what comes live."""
+        stay = self._to_the_log(reader)
+        if stay.task:
+            stay.task.cancel()
+        task = stay.task = asyncio.create_task(self.catch_up(reader), name=f"catch-up-{self.topic.id}")
+        task.add_done_callback(lambda done: self._followed(reader, stay, done))
+
+    def _followed(self, reader: Reader, stay: Stay, done: asyncio.Task[None]) -> None:
+        if stay.task is not done:
+            return  # it left, or follows anew
+        stay.task = None
+        if done.cancelled() or not (error := done.exception()):
+            return
         self.leave(reader)
-        task = asyncio.create_task(self.catch_up(reader), name=f"catch-up-{self.topic.id}")
-        self._following[reader] = task
-        task.add_done_callback(lambda done: self._followed(reader, done))
-
-    def _followed(self, reader: Reader, done: asyncio.Task[None]) -> None:
-        if self._following.get(reader) is done:
-            del self._following[reader]
-        if not done.cancelled() and (error := done.exception()) and not isinstance(error, ConnectionError):
+        if not isinstance(error, ConnectionError):
             logger.error("a reader failed", exc_info=error, extra={"topic": self.topic.id})
+            reader.lost()
 
-    def _gap(self, covered: int, subject: bytes) -> None:
-        """Something of `subject` after `covered` did not come live: back to the log, whoever is not past it."""
+    def _to_the_log(self, reader: Reader) -> Stay:
+        self._live.pop(reader, None)
+        stay = self._stays.setdefault(reader, Stay())
+        stay.go_back(reader.position)
+        return stay
+
+    def _gap(self, lane: bytes, covered: int, upto: int) -> None:
+        """Something of a lane after `covered` and up to `upto` did not come live: back to the log.
+
+        Who took something live in between may have passed it: that is judged when it is known what was missed.
+        """
         logger.warning("a live message was missed", extra={"topic": self.topic.id, "covered": covered})
-        readers, self._live = self._live, set()
-        resume = self._resume(readers, covered, subject.decode().replace("live.", "log.", 1))
-        task = asyncio.create_task(resume, name=f"resume-{self.topic.id}")
-        self._resuming.add(task)
-        task.add_done_callback(self._resuming.discard)
+        self.last_fact = None
+        doubtful: dict[Reader, tuple[Stay, list[Span]]] = {}
+        for reader, stay in tuple(self._stays.items()):
+            if spans := stay.taken_live(reader.position, covered, upto):
+                doubtful[reader] = (stay, spans)
+            if stay.is_live:
+                self._to_the_log(reader)
+                if not spans:
+                    self.follow(reader)
+        if doubtful:
+            subject = lane.decode().replace("live.", "log.", 1)
+            task = asyncio.create_task(self._judge(doubtful, subject, covered, upto), name=f"judge-{self.topic.id}")
+            self._judging.add(task)
+            task.add_done_callback(self._judging.discard)
 
-    async def _resume(self, readers: set[Reader], covered: int, subject: str) -> None:
+    async def _judge(
+        self, doubtful: dict[Reader, tuple[Stay, list[Span]]], subject: str, covered: int, upto: int
+    ) -> None:
+        missed = await self._sequences(subject, covered, upto)
+        for reader, (stay, spans) in doubtful.items():
+            if self._stays.get(reader) is not stay:
+                continue  # it left
+            if any(low < seq <= high for low, high in spans for seq in missed):
+                self.leave(reader)
+                reader.lost()
+            elif not (stay.is_live or stay.task):
+                self.follow(reader)
+
+    async def _sequences(self, subject: str, after: int, upto: int) -> list[int]:
         while True:
             try:
-                records, _ = await page(self._broker, subject, covered, messages=1)
-                break
+                pages = [records async for records in read(self._broker, subject, after, upto)]
             except (Unavailable, TimeoutError):
                 await asyncio.sleep(RETRY)
-        missing = records[0].seq if records else self.head + 1
-        for reader in readers:
-            if reader.position >= missing:
-                reader.lost()
             else:
-                self.follow(reader)
+                return [record.seq for records in pages for record in records]
 
     async def verify(self) -> None:
         """Confirm that every lane's last message came. Raises Unavailable or TimeoutError."""
+        if self._base is None:
+            return
         self.busy = False
-        for final in (False, True):
-            missed = [
-                record
-                for record in await last_of_each(self._broker, self.topic.all)
-                if record.seq > self._covered(_live(record.subject))
-            ]
-            if not missed:
-                return
-            if not final:
-                await asyncio.sleep(SETTLE)
-        for record in missed:
-            lane = _live(record.subject)
+        tip = await last(self._broker, self.topic.all) if self._broker.is_replicated else 0
+        records = await last_of_each(self._broker, self.topic.all)
+        confirmed = max((record.seq for record in records), default=0)
+        if confirmed < tip:
+            raise Unavailable("a replica is behind")
+        lanes = {_live(record.subject): record.seq for record in records}
+        if any(seq > self._covered(lane) for lane, seq in lanes.items()):
+            await asyncio.sleep(SETTLE)
+        for lane, seq in lanes.items():
             covered = self._covered(lane)
-            if record.seq > covered:
-                self._lanes[lane] = record.seq
-                self._gap(covered, lane)
-                self.head = max(self.head, record.seq)
+            if seq > covered:
+                self._lanes[lane] = seq
+                self._gap(lane, covered, seq)
+                self.head = max(self.head, seq)
+        for stay in self._stays.values():
+            stay.confirm(confirmed)
 
 
 def _live(subject: str) -> bytes:
@@ -230,7 +254,7 @@ class Feeds:
 
     async def verify(self) -> None:
         """Confirm the feeds that had traffic every few seconds, and all of them after a reconnect. Runs for ever."""
-        while True:
+        for number in count():
             try:
                 async with asyncio.timeout(VERIFY_EVERY):
                     await self._all.wait()
@@ -238,10 +262,21 @@ class Feeds:
                 pass
             every = self._all.is_set()
             self._all.clear()
-            for feed in tuple(self._feeds.values()):
-                if every or feed.busy:
-                    try:
-                        await feed.verify()
-                    except (Unavailable, TimeoutError):
-                        self._all.set()
-                        await asyncio.sleep(RETRY)
+            due = [
+                feed
+                for place, feed in enumerate(self._feeds.values())
+                if every or feed.busy or (place + number) % SILENT_ROUNDS == 0
+            ]
+            for start in range(0, len(due), AT_ONCE):
+                if not all(await asyncio.gather(*map(_verified, due[start : start + AT_ONCE]))):
+                    self._all.set()
+                    await asyncio.sleep(RETRY)
+                    break
+
+
+async def _verified(feed: Feed) -> bool:
+    try:
+        await feed.verify()
+    except (Unavailable, TimeoutError):
+        return False
+    return True

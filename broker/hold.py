@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-import msgspec
-
+from broker.acts import Act, Drop, Put, Settle, Wait
 from broker.append import append, conditional
 from broker.client import header
 from broker.connect import Broker, Unavailable
@@ -21,7 +20,7 @@ from broker.consume import Delivery
 from broker.telemetry import tracer
 from broker.read import Record, last, page, read
 from contracts import events
-from contracts.events import AnyEvent, Event, StreamDelta
+from contracts.events import AnyEvent, StreamDelta
 from contracts.streams import DELTA_TTL
 from contracts.subjects import Lane, Topic, parse
 
@@ -55,6 +54,19 @@ class Hold(Generic[F]):
         self._turn = asyncio.Lock()
         self._own = b""
         self._folded = asyncio.Event()
+
+    def knows_all_before(self) -> bool:
+        """Whether the state already holds everything before a first delivery; then it is folded too.
+
+        Nobody can have claimed what is delivered for the first time before it was: the first look may wait until
+        an append is refused.
+        """
+        event = events.decode(self.delivery.data)
+        if self.delivery.delivered > 1 or not self.seq or self.delivery.follows != self.seq or event is None:
+            return False
+        self.state.apply(self.delivery.seq, event)
+        self.seq = self.delivery.seq
+        return True
 
     async def look(self) -> None:
         """Fold everything up to the last fact that the leader knows. Retries while the broker is away."""
@@ -170,52 +182,28 @@ class Folded(Generic[F]):
 
 @asynccontextmanager
 async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> AsyncIterator[Hold[F]]:
-    """Hold a delivery whose topic's live facts wake the holder. The state is folded to the leader's last fact."""
+    """Hold a delivery whose topic's live facts wake the holder.
+
+    The state is folded to the leader's last fact, or, at a first delivery, up to what is delivered.
+    """
     topic = parse(delivery.subject)[0]
     seq, state = folded.take(topic)
     hold = Hold(broker, delivery, topic, state, seq)
     delivery.on_stop = hold.news.set
     subscription = await broker.subscribe(topic.live_facts, hold.wake)
     try:
-        await hold.look()
+        if not hold.knows_all_before():
+            await hold.look()
         yield hold
     finally:
         folded.keep(topic, hold.seq, hold.state)
         await broker.unsubscribe(subscription)
 
 
-class Settle(msgspec.Struct, frozen=True):
-    """Nothing is left to do for the trigger: ack."""
-
-
-class Drop(msgspec.Struct, frozen=True):
-    """Somebody else is responsible: settle nothing."""
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """Nothing can be done until something new comes, or until broker time `until` (Unix seconds)."""
-
-    until: float | None = None
-
-
-class Put(msgspec.Struct, frozen=True):
-    """Append this fact. `claim`: it claims the trigger for this holder."""
-
-    event: AnyEvent
-    claim: bool = False
-
-
-class Perform(msgspec.Struct, frozen=True):
-    """Do the work itself: run the turn, execute the tool."""
-
-
-Act = Settle | Drop | Wait | Put | Perform
-
-
 class Role(Protocol):
     """What a service does with what it holds."""
 
-    def decide(self) -> "Act":
+    def decide(self) -> Act:
         """The next act, from the folded state."""
 
     def stored(self, put: Put, seq: int) -> None:
@@ -227,7 +215,7 @@ class Role(Protocol):
     async def release(self) -> bool:
         """Told to stop: give the claim back. False where the delivery must be dropped instead of handed over."""
 
-    def context(self, event: Event) -> dict[str, str] | None:
+    def context(self, event: AnyEvent) -> dict[str, str] | None:
         """The trace context that an appended fact carries to the next service."""
 
 

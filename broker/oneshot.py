@@ -16,7 +16,7 @@ CONNECT_TIMEOUT = 2
 
 
 class _Ears:
-    """What a connection complains of; a refused request, which is never answered, ends the block."""
+    """What a connection complains of. A refused request is never answered: it ends the block."""
 
     def __init__(self) -> None:
         self.last = ""
@@ -34,9 +34,7 @@ class _Ears:
 
 
 @asynccontextmanager
-async def oneshot(
-    url: str, seed_file: str, *, inbox: str = "_INBOX", within: float = 0
-) -> AsyncIterator[Client]:
+async def oneshot(url: str, seed_file: str, *, inbox: str = "_INBOX", within: float = 0) -> AsyncIterator[Client]:
     """A connection that never reconnects. Raises Unavailable if there is none `within` seconds.
 
     So does the block where the broker goes away, does not answer, or does not permit what is asked.
@@ -70,6 +68,8 @@ async def _connect(url: str, seed_file: str, inbox: str, ears: _Ears, ends: floa
                 error_cb=ears.hear,
             )
         except (nats.errors.Error, OSError) as error:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await client.close()
             if time.monotonic() >= ends:
                 raise Unavailable(f"no connection to {url}: {ears.last or error}") from error
             await asyncio.sleep(RETRY)

@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 from msgspec import Struct, field
 
-from broker import health, logs, telemetry
+from broker import health, logs, points, telemetry
 from broker.connect import Broker, connect
 from broker.serve import listen, serving
 from broker.settings import Settings, SettingsError
@@ -125,9 +125,7 @@ class _Life:
         return self._process.readiness() if self._process else {"broker": False}
 
 
-async def _first(
-    running: asyncio.Future[Any], *events: asyncio.Event, within: float | None = None
-) -> None:
+async def _first(running: asyncio.Future[Any], *events: asyncio.Event, within: float | None = None) -> None:
     """Wait until `running` is done, an event is set, or the time is over."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
@@ -146,6 +144,7 @@ def main(name: str, run: Run, *, own_http: bool = False) -> int:
         settings = Settings.from_env(os.environ)
         if settings.nkey and not Path(settings.nkey).is_file():
             raise SettingsError(f"MILLRACE_NKEY={settings.nkey}: no such file")
+        points.arm(settings.fault)
         life = _Life(name, run, settings, load(settings.config or None))
         logs.set_up(name, settings.log_level)
         with (

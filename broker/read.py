@@ -75,33 +75,29 @@ async def last(broker: Broker, subject: str, stream: str = LOG) -> int:
 
 
 async def _get(broker: Broker, request: dict[str, object], stream: str) -> tuple[list[Record], int]:
-    """The messages of one batched direct get, and how many more match. What a lost connection cut is left out."""
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    """The messages of one batched direct get, and how many more match: at least 1 where the batch was cut short.
+
+    What is there has no hole: replies that come over the next connection, after some were lost, are not heard.
+    """
     records: list[Record] = []
 
-    def arrived(_subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> None:
-        if code := status(headers):
-            if not done.done():
-                pending = header(headers, b"Nats-Num-Pending")
-                if code in (204, 404):
-                    done.set_result(int(pending or 0))
-                else:
-                    done.set_exception(Unavailable(headers[9:60].decode(errors="replace").strip()))
-            return
-        records.append(_record(data, headers))
+    def heard(_subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> None:
+        code = status(headers)
+        if code == 0:
+            records.append(_record(data, headers))
+        elif code in (204, 404):
+            done.set_result(int(header(headers, b"Nats-Num-Pending") or 0))
+        else:
+            done.set_exception(Unavailable(headers[9:60].decode(errors="replace").strip()))
 
-    reply, key = broker.expect(arrived)
+    subject = f"$JS.API.DIRECT.GET.{stream}"
+    done: asyncio.Future[int] = broker.converse(subject, msgspec.json.encode(request), heard, timeout=PAGE_TIMEOUT)
     try:
-        broker.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply)
-        async with asyncio.timeout(PAGE_TIMEOUT):
-            more = await done
+        return records, await done
     except TimeoutError:
-        more = 1
         if not records:
             raise
-    finally:
-        broker.forget(key)
-    return records, more
+        return records, 1
 
 
 async def page(
@@ -135,5 +131,7 @@ async def read(
 
 async def last_of_each(broker: Broker, subject: str) -> list[Record]:
     """The last message of every subject that `subject` matches: whether a reader has everything."""
-    records, _ = await _get(broker, {"multi_last": [subject], "batch": 64}, LOG)
+    records, more = await _get(broker, {"multi_last": [subject], "batch": 64}, LOG)
+    if more:
+        raise TimeoutError("not every subject was answered for")
     return records

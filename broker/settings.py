@@ -42,6 +42,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     jwt_secret_file: str = ""
     """A file with the base64 secret that clients' tokens are signed with."""
 
+    heartbeat_interval: Positive = 30.0
+    """How often an edge sends `ping`."""
+
+    heartbeat_timeout: Positive = 60.0
+    """How long a connection lives without a sign of life."""
+
     drain_grace: Positive = 10.0
     """How long work in flight may take after a stop was asked for."""
 
@@ -62,6 +68,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """How many servers of a cluster hold each stream."""
+
+    fault: str = ""
+    """For tests only: where this process dies or hangs (broker/points.py)."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -32,8 +32,14 @@ class Accepted(Struct, frozen=True):
     seq: int
 
 
-async def send_message(broker: Broker, principal: Principal, topic: Topic, frame: SendMessage) -> Accepted:
-    """Store a message. The same `client_message_id` again gives the same message. Raises MillraceError."""
+async def send_message(
+    broker: Broker, principal: Principal, topic: Topic, frame: SendMessage, last_fact: int | None = None
+) -> Accepted:
+    """Store a message. The same `client_message_id` again gives the same message. Raises MillraceError.
+
+    `last_fact` is a guess at the session's last fact. Where it is right the message names it, so that a runner
+    who knows the session up to there need not look what lies between; where it is wrong nothing is lost.
+    """
     _check_attachments(frame)
     client_message_id = frame.client_message_id or events.new_id()
     message_id = "m_" + _digest(topic, client_message_id)
@@ -55,7 +61,8 @@ async def send_message(broker: Broker, principal: Principal, topic: Topic, frame
         if frame.policy == "reject":
             stored = await _store_unless_busy(broker, topic, event)
         else:
-            stored = await _store(broker, topic, event)
+            named = last_fact and await _store(broker, topic, event, after=last_fact)
+            stored = named or await _store(broker, topic, event)
     metrics.MESSAGES.labels(topic.tenant).inc()
     return Accepted(message_id, client_message_id, stored.seq)
 

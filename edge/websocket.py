@@ -139,7 +139,8 @@ class SessionSocket:
             case frames.SendMessage():
                 if self._session.is_closed:
                     raise MillraceError(Code.SESSION_CLOSED)
-                accepted = await commands.send_message(broker, principal, self._topic, frame)
+                last_fact = self._watch.readers[0].feed.last_fact if self._watch else None
+                accepted = await commands.send_message(broker, principal, self._topic, frame, last_fact)
                 self._send(
                     frames.MessageAccepted(
                         session_id=self._topic.id,
