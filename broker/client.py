@@ -60,11 +60,11 @@ class Wire(TcpTransport):
             async with asyncio.timeout(CLOSE_WITHIN):
                 await super().wait_closed()  # type: ignore[no-untyped-call]
         except TimeoutError:
-            self.abort()
+            self._io_writer.transport.abort()
 
     def abort(self) -> None:
-        """Close at once."""
-        if self._io_writer is not None:
+        """Close at once, if it is not closed."""
+        if self.is_open:
             self._io_writer.transport.abort()
 
 
@@ -131,9 +131,9 @@ class DirectClient(Client):
                 await super().close()
         self._transport.abort()
 
-    async def flush(self, timeout: int = ANSWER_WITHIN) -> None:  # noqa: ASYNC109 - nats-py's signature
+    async def flush(self, timeout: float = 0) -> None:  # noqa: ASYNC109 - nats-py's signature
         """Wait for the answer to a ping. Raises nats-py's FlushTimeoutError."""
-        await super().flush(timeout)
+        await super().flush(timeout or ANSWER_WITHIN)  # type: ignore[arg-type] # any number will do
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         # nats-py leaves this to a task, behind everything that is written directly, and forgets it at a disconnect

@@ -161,6 +161,15 @@ class Broker:
         for asked in tuple(self._asked.values()):
             asked.fail(TimeoutError("the connection broke"))
 
+    def has_reconnected(self) -> None:
+        """Tell whoever wants to know."""
+        for callback in tuple(self.reconnected):
+            try:
+                callback()
+            except Exception:
+                logger.exception("a callback failed")
+                self.lost.set()
+
     def complained(self, text: str) -> None:
         """The broker reported an error: whoever asked for what is not permitted need not wait to hear nothing."""
         if denied := _DENIED.search(text):
@@ -185,7 +194,7 @@ class Broker:
     async def look_at_log(self) -> LogInfo:
         """Ask the leader what the log holds, and set the clock by its answer."""
         sent = time.monotonic()
-        reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}")
+        reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}", timeout=REPLY_WITHIN)
         try:
             self.log_info = info = log_info.decode(reply.data)
         except msgspec.DecodeError as error:
@@ -250,8 +259,7 @@ async def connect(url: str, name: str, *, seed_file: str = "") -> AsyncIterator[
 
     async def on_reconnect() -> None:
         client.settled = True
-        for callback in tuple(broker.reconnected):
-            callback()
+        broker.has_reconnected()
 
     async def on_close() -> None:
         broker.lost.set()

@@ -32,7 +32,7 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=T
     tenant: str | None = None
 
 
-class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reference (`url`) or up to 32 KiB inline (`data`, base64). Millrace stores no files."""
 
     name: str
@@ -107,7 +107,7 @@ class AgentStatus(Event, frozen=True, kw_only=True, tag="agent_status"):
 
     status: Literal["thinking", "streaming", "waiting_tool", "waiting_approval", "idle", "cancelled", "failed"]
     reply_to: str | None = None
-    details: dict[str, Any] | None = None
+    details: dict[str, Any] | None
 
 
 class StreamStart(Event, frozen=True, kw_only=True, tag="stream_start"):
@@ -146,7 +146,7 @@ class StreamEnd(Event, frozen=True, kw_only=True, tag="stream_end"):
     usage: dict[str, int] | None = None
 
 
-class Failure(Struct, frozen=True, omit_defaults=True):
+class Failure(Struct, frozen=True):
     """Why a turn failed: a code of the catalogue and a sentence."""
 
     code: str
@@ -249,7 +249,7 @@ class ExternalEvent(Event, frozen=True, kw_only=True, tag="external_event"):
     event_id: str
     source: str
     event_type: str
-    event_data: Any = None
+    event_data: Any
     user_id: str | None = None
 
 
@@ -310,7 +310,7 @@ LANE_OF: MappingProxyType[type[Event], Lane] = MappingProxyType(
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyEvent)
-_PREFIX = len(b'{"type":"')
+_PREFIX = b'{"type":"'
 
 
 def encode(event: Event) -> bytes:
@@ -320,7 +320,7 @@ def encode(event: Event) -> bytes:
 
 def type_of(stored: bytes) -> str:
     """The type of a stored event, without decoding it."""
-    return stored[_PREFIX : stored.index(b'"', _PREFIX)].decode()
+    return stored[len(_PREFIX) : stored.index(b'"', len(_PREFIX))].decode()
 
 
 def decode(stored: bytes) -> AnyEvent | None:
@@ -331,7 +331,7 @@ def decode(stored: bytes) -> AnyEvent | None:
     try:
         event: AnyEvent = _decoder.decode(stored)
     except msgspec.ValidationError:
-        if type_of(stored) in TAGS:
+        if not stored.startswith(_PREFIX) or type_of(stored) in TAGS:
             raise
         return None
     return event

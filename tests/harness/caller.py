@@ -20,23 +20,24 @@ AGAIN = (0.02, 0.2)
 FINAL = frozenset({"turn_in_progress", "session_closed", "bad_request", "too_large"})
 """Codes after which a message is not sent again: it was refused."""
 
-Approve = Callable[[Frame], bool]
+Approve = Callable[[Frame], bool | None]
 
 
 class Caller:
-    """One client of one session, on any of the edges. Decides on tool calls with `approve`."""
+    """One client of one session, on any of the edges. Decides on tool calls with `approve`; None leaves it open."""
 
     def __init__(self, history: History, edges: Callable[[], Sequence[str]], who: tuple[str, str, str]) -> None:
-        self.tenant, self.session_id, self._token = who
+        self.tenant, self.session_id, self.token = who
         self.approve: Approve | None = None
         self.ended: set[str] = set()
-        self.events: list[str] = []
+        self.events: list[Frame] = []
         self._history = history
         self._edges = edges
         self._after: tuple[int, int] | None = None
         self._cursor: str | None = None
         self._socket: ClientConnection | None = None
         self._connection: Connection | None = None
+        self._sent: dict[str, Sent] = {}
         self._unconfirmed: dict[str, tuple[Sent, str]] = {}
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._undecided: dict[str, Frame] = {}
@@ -45,7 +46,7 @@ class Caller:
     async def run(self) -> None:
         """Stay connected until cancelled."""
         while True:
-            url = socket_url(random.choice(self._edges()), self.session_id, self._token, self._cursor)
+            url = socket_url(random.choice(self._edges()), self.session_id, self.token, self._cursor)
             try:
                 async with connect(
                     url,
@@ -74,6 +75,7 @@ class Caller:
         if sent is None:
             sent = Sent(self.session_id, uuid.uuid4().hex, text)
             self._history.sent.append(sent)
+        self._sent[sent.client_message_id] = sent
         self._unconfirmed[sent.client_message_id] = sent, policy
         done = self._confirmed[sent.client_message_id] = asyncio.get_running_loop().create_future()
         await self._send_message(sent, policy)
@@ -88,6 +90,14 @@ class Caller:
         """Lose the connection; `run` makes another."""
         if self._socket:
             self._socket.transport.abort()
+
+    def of(self, *types: str) -> list[Frame]:
+        """The events of these types that it was sent, in order."""
+        return [frame for frame in self.events if frame["type"] in types]
+
+    def has(self, event_id: str) -> bool:
+        """Whether it was sent that event."""
+        return any(frame["id"] == event_id for frame in reversed(self.events))
 
     def finish(self) -> None:
         """Everything has ended: what this connection was told must be everything."""
@@ -113,7 +123,7 @@ class Caller:
             self._cursor = frame["cursor"]
             self._after = (self._connection.number, len(self._connection.frames) - 1)
         if "id" in frame:
-            self.events.append(frame["id"])
+            self.events.append(frame)
         match frame:
             case {"type": "snapshot", "approvals": approvals}:
                 self._undecided |= {request["tool_call_id"]: request for request in approvals}
@@ -133,15 +143,16 @@ class Caller:
                 self._refused(name, code)
 
     async def _decide(self, request: Frame) -> None:
-        if self.approve:
+        approved = self.approve(request) if self.approve else None
+        if approved is not None:
             call_id = request["tool_call_id"]
-            approved = self.approve(request)
-            await self._send({"type": "tool_approval", "tool_call_id": call_id, "approved": approved, "request_id": call_id})
+            frame = {"type": "tool_approval", "tool_call_id": call_id, "approved": approved, "request_id": call_id}
+            await self._send(frame)
 
     def _told(self, name: str, message_id: str) -> None:
-        if entry := self._unconfirmed.pop(name, None):
-            entry[0].outcome = "accepted"
-            entry[0].message_ids.append(message_id)
+        self._sent[name].outcome = "accepted"
+        self._sent[name].message_ids.append(message_id)
+        if self._unconfirmed.pop(name, None):
             self._confirmed.pop(name).set_result(None)
 
     def _refused(self, name: str, code: str) -> None:

@@ -121,6 +121,7 @@ class Delivered:
                 topic.index[str(record.event["id"])] = len(topic.events)
                 topic.events.append(record)
                 self._topic_of[str(record.event["id"])] = record.topic
+        self._broker_died = any(fault.service == "nats-server" for fault in history.faults)
         self._wanted = {connection.after for connection in history.connections}
         self._places: dict[tuple[int, int], Positions] = {}
 
@@ -148,7 +149,9 @@ class Delivered:
                 case "replay_complete" if frame["replayed"] != replayed:
                     yield f"replay_complete: {frame['replayed']} were told, {replayed} came"
                 case "resume_gap":
-                    yield f"resume_gap: {frame['reason']}"
+                    replayed = 0
+                    if frame["reason"] != "lost" or not self._broker_died:
+                        yield f"resume_gap: {frame['reason']}"
                 case _ if "id" in frame and "cursor" in frame:
                     replayed += 1
                     yield from self._event(connection, session, positions, frame)

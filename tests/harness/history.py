@@ -63,7 +63,7 @@ class Fault(Struct):
 
 
 class Record(Struct, frozen=True):
-    """One message of the log, as it is stored."""
+    """One message of the log, as it is stored. `headers`: the condition that it was stored under."""
 
     seq: int
     subject: str
@@ -140,8 +140,9 @@ async def read_log(client: Client, after: int) -> list[Record]:
                 if "Nats-Subject" not in headers:
                     break
                 after = int(headers["Nats-Sequence"])
+                condition = {name: value for name, value in headers.items() if name.startswith("Nats-Expected")}
                 event = json.loads(message.data)
-                records.append(Record(after, headers["Nats-Subject"], headers["Nats-Time-Stamp"], event, headers))
+                records.append(Record(after, headers["Nats-Subject"], headers["Nats-Time-Stamp"], event, condition))
             more = int(headers.get("Nats-Num-Pending", "0")) > 0
     finally:
         await subscription.unsubscribe()

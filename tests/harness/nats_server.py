@@ -21,6 +21,7 @@ from contracts import streams
 TENANTS = ("acme", "globex")
 LOG_BYTES = 256 * 1024 * 1024
 ATTEMPTS = 5
+RECONNECT_WAIT = 0.05
 
 OnError = Callable[[Exception], Awaitable[None]]
 
@@ -57,7 +58,7 @@ class NatsServer:
 
     def settings(self, service: str, **more: object) -> Settings:
         """What a service's process would read from its environment."""
-        return Settings(nats_url=self.url, nkey=self.seed(service), **more)  # type: ignore[arg-type]
+        return Settings(nats_url=self.url, nkey=self.seed(service), **more)
 
     async def client(self, user: str, on_error: OnError = _ignore) -> Client:
         """A plain NATS client with a user's credentials. The test closes it."""
@@ -65,7 +66,8 @@ class NatsServer:
             self.url,
             nkeys_seed=self.seed(user),
             inbox_prefix=streams.inbox(user),
-            reconnect_time_wait=0,
+            reconnect_time_wait=RECONNECT_WAIT,
+            max_reconnect_attempts=-1,
             error_cb=on_error,
         )
 
@@ -74,7 +76,8 @@ class NatsServer:
         return await nats.connect(
             self.url,
             nkeys_seed=self.tenant_seed(tenant),
-            reconnect_time_wait=0,
+            reconnect_time_wait=RECONNECT_WAIT,
+            max_reconnect_attempts=-1,
             error_cb=on_error,
         )
 

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from urllib.error import URLError
 
 import jwt
 
+from broker.ports import free_port
 from tests.harness.nats_server import NatsServer, nats_server
 from tests.harness.wait import until
 
@@ -82,8 +82,8 @@ class Service:
             return 0
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.send_signal(number)
-                process.send_signal(signal.SIGCONT)
+                os.kill(process.pid, number)
+                os.kill(process.pid, signal.SIGCONT)
         return await process.wait()
 
 
@@ -116,7 +116,7 @@ class System:
 
     async def add(self, name: str, **more: str) -> Service:
         """Start one more process of a service."""
-        port = _free_port()
+        port = free_port("127.0.0.1")
         env = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("MILLRACE_", "OTEL_"))},
             "MILLRACE_NATS_URL": self.nats.url,
@@ -165,13 +165,6 @@ async def system(
             raise
         finally:
             await asyncio.gather(*(service.kill() for service in running.services))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_ready(url: str) -> bool:
