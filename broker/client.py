@@ -43,7 +43,8 @@ class Wire(TcpTransport):
     @property
     def is_open(self) -> bool:
         """Whether what is written may arrive."""
-        return self._io_writer is not None and not self._io_writer.is_closing()
+        writer = self._io_writer
+        return writer is not None and not writer.is_closing()
 
     def write(self, payload: bytes) -> None:
         """Write, or drop what a broken connection does not take; uvloop would raise RuntimeError."""
@@ -60,11 +61,12 @@ class Wire(TcpTransport):
             async with asyncio.timeout(CLOSE_WITHIN):
                 await super().wait_closed()  # type: ignore[no-untyped-call]
         except TimeoutError:
+            assert self._io_writer
             self._io_writer.transport.abort()
 
     def abort(self) -> None:
         """Close at once, if it is not closed."""
-        if self.is_open:
+        if self._io_writer and self.is_open:
             self._io_writer.transport.abort()
 
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 from broker.acts import Act, Drop, Put, Settle, Wait
-from broker.append import append, conditional
+from broker.append import ATTEMPT_TIMEOUT, Append, OutcomeUnknown, Stored, append, conditional
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.consume import Delivery
@@ -117,12 +117,17 @@ class Hold(Generic[F]):
     async def append(
         self, event: AnyEvent, lane: Lane | None = None, context: dict[str, str] | None = None
     ) -> int | None:
-        """The sequence of the stored and folded fact, or None where something else came first: it is folded now."""
-        subject = self.topic.fact(lane or events.LANE_OF[type(event)])
+        """The sequence of the stored and folded fact, or None where something else came first: it is folded now.
+
+        What is folded while this waits for its turn came first, too: the caller did not decide with it in mind.
+        """
+        subject, decided = self.topic.fact(lane or events.LANE_OF[type(event)]), self.seq
         async with self._turn:
+            if self.seq != decided:
+                return None
             what = conditional(self.topic, subject, events.encode(event), event.id, self.seq, context=context)
             self._own = event.id.encode()
-            stored = await append(self.broker, what, wait_when_full=True)
+            stored = await self._store(what)
             if stored:
                 self.state.apply(stored.seq, event)
                 self.seq = stored.seq
@@ -132,15 +137,25 @@ class Hold(Generic[F]):
         return None
 
     async def append_delta(self, event: StreamDelta) -> bool:
-        """Whether the delta is stored. Where it was refused, what came first is folded now."""
+        """Whether the delta is stored. Where something else came first, it is folded now."""
+        decided = self.seq
         async with self._turn:
-            what = conditional(
-                self.topic, self.topic.delta, events.encode(event), event.id, self.seq, ttl=DELTA_TTL
-            )
-            if await append(self.broker, what, wait_when_full=True):
+            if self.seq != decided:
+                return False
+            what = conditional(self.topic, self.topic.delta, events.encode(event), event.id, self.seq, ttl=DELTA_TTL)
+            if await self._store(what):
                 return True
         await self.look()
         return False
+
+    async def _store(self, what: Append) -> Stored | None:
+        """Append. When this is cancelled, whatever is read or appended next comes after it all the same."""
+        try:
+            return await append(self.broker, what, wait_when_full=True)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Unavailable, OutcomeUnknown):  # the same again: it is stored once, or never
+                await append(self.broker, what, deadline=ATTEMPT_TIMEOUT, wait_when_full=True)
+            raise
 
     async def wait(self, seconds: float = LOOK_EVERY) -> None:
         """Wait for something new, at most `seconds` or a few; then fold what is new."""
@@ -228,7 +243,9 @@ async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Call
             await asyncio.wait([task, news], return_when=asyncio.FIRST_COMPLETED)
             if not news.done():
                 news.cancel()
-            elif hold.stopping or not wanted():
+                continue
+            news.result()
+            if hold.stopping or not wanted():
                 task.cancel()
                 await asyncio.wait([task])
         return None if task.cancelled() else task.result()

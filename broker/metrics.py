@@ -11,6 +11,11 @@ MESSAGES = Counter("millrace_messages_total", "Messages accepted.", ["tenant"])
 TOOL_CALLS = Counter("millrace_tool_calls_total", "Tool calls ended.", ["tool", "status"])
 ERRORS = Counter("millrace_errors_total", "Errors told to clients or recorded in turns.", ["code"])
 APPROVALS = Counter("millrace_approvals_total", "Approvals decided: approved, rejected, expired.", ["decision"])
+EXTERNAL_EVENTS = Counter(
+    "millrace_external_events_total",
+    "External events settled: accepted, duplicate, or the code they were refused with.",
+    ["tenant", "outcome"],
+)
 RESPONSE_TIME = Histogram(
     "millrace_response_time_seconds",
     "From the storing of a message to its turn_end.",

@@ -99,7 +99,7 @@ def stream_config(stream: Stream, replicas: int) -> Config:
         "name": stream.name,
         "subjects": list(stream.subjects),
         "storage": "file",
-        "retention": "limits",
+        "retention": "workqueue" if stream.queue else "limits",
         "discard": stream.discard,
         "max_bytes": stream.max_bytes,
         "max_age": int(stream.max_age * NANOSECONDS),
@@ -129,7 +129,7 @@ def consumer_config(consumer: Consumer) -> Config:
         "ack_policy": "explicit",
         "ack_wait": int(consumer.ack_wait * NANOSECONDS),
         "max_deliver": -1,
-        "max_ack_pending": -1,
+        "max_ack_pending": consumer.max_ack_pending,
         "filter_subject": consumer.filter_subject,
     }
 

@@ -28,7 +28,7 @@ SIDE_STREAM_BYTES = 256 * 1024 * 1024
 
 
 class Stream(Struct, frozen=True, kw_only=True):
-    """A stream: file storage, limits retention; refuses rather than forgets when full."""
+    """A stream in files; refuses rather than forgets when full. `queue`: what is acked is deleted."""
 
     name: str
     subjects: tuple[str, ...]
@@ -39,6 +39,7 @@ class Stream(Struct, frozen=True, kw_only=True):
     allow_direct: bool = False
     allow_msg_ttl: bool = False
     discard: str = "new"
+    queue: bool = False
     epoch: bool = False
 
 
@@ -49,6 +50,7 @@ class Consumer(Struct, frozen=True, kw_only=True):
     durable: str
     filter_subject: str
     ack_wait: float
+    max_ack_pending: int = -1
 
 
 class Permissions(Struct, frozen=True, kw_only=True):
@@ -95,6 +97,7 @@ def ingest(tenant: str) -> Stream:
     return Stream(
         name=subjects.ingest_stream(tenant),
         subjects=(subjects.ingest_all(tenant),),
+        queue=True,
         max_bytes=SIDE_STREAM_BYTES,
         max_age=7 * 24 * 3600,
     )
@@ -126,12 +129,13 @@ def tool_runner(ack_wait: float = ACK_WAIT) -> Consumer:
 
 
 def event_ingest(tenant: str, ack_wait: float = ACK_WAIT) -> Consumer:
-    """Delivers what a tenant's external systems published."""
+    """Delivers what a tenant's external systems published, one after another: their order holds."""
     return Consumer(
         stream=subjects.ingest_stream(tenant),
         durable="event_ingest",
         filter_subject=subjects.ingest_all(tenant),
         ack_wait=ack_wait,
+        max_ack_pending=1,
     )
 
 

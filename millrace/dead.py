@@ -54,4 +54,4 @@ def line(record: Record) -> str:
         letter = msgspec.json.decode(record.data, type=dict[str, Any])
     except msgspec.DecodeError:
         letter = {"payload": record.data.decode(errors="replace")}
-    return msgspec.json.encode({"sequence": record.seq, **letter}).decode()
+    return msgspec.json.encode({**letter, "sequence": record.seq}).decode()

@@ -160,7 +160,7 @@ async def test_dead_letters_are_printed_as_json_lines_the_oldest_first(nats: Nat
     await client.close()
     async with millrace("dead", "list") as running:
         letters = [json.loads(line) for line in (await _output(running)).splitlines()]
-    assert letters[0] == {"sequence": 1, "reason": "no such session", "n": 0}
+    assert letters[0] == {"reason": "no such session", "n": 0, "sequence": 1}
     assert [letter["sequence"] for letter in letters] == list(range(1, 702))
     assert letters[-1]["payload"] == "not JSON"
 

@@ -1,0 +1,66 @@
+"""Dead letters: what could not be accepted, with the reason, as one JSON object."""
+
+import hashlib
+from base64 import b64encode
+from itertools import islice
+
+import msgspec
+from msgspec import Struct
+
+from broker.consume import Delivery
+from contracts import events
+from contracts.cloudevents import header_lines
+from contracts.errors import MillraceError
+
+KEPT_DATA = 256 * 1024
+KEPT_HEADERS = 64
+KEPT_VALUE = 2048
+
+
+class Letter(Struct, frozen=True, kw_only=True):
+    """One refused message. `data` is base64, of the first 256 KiB; `size` tells how long it was.
+
+    `id` is derived from the message's place: a letter that is there twice is the same letter.
+    """
+
+    id: str
+    tenant: str
+    reason: str
+    error: str
+    subject: str
+    headers: dict[str, str]
+    data: str
+    size: int
+    received_at: str
+    ingest_sequence: int
+
+
+def letter(tenant: str, refused: Delivery, why: MillraceError) -> Letter:
+    """The letter for a refused message."""
+    place = f"dead\0{tenant}\0{refused.seq}\0{refused.stored_at!r}"
+    return Letter(
+        id=hashlib.sha256(place.encode()).hexdigest()[:32],
+        tenant=tenant,
+        reason=why.code,
+        error=str(why),
+        subject=refused.subject,
+        headers=_headers(refused.headers),
+        data=b64encode(refused.data[:KEPT_DATA]).decode(),
+        size=len(refused.data),
+        received_at=events.timestamp(refused.stored_at),
+        ingest_sequence=refused.seq,
+    )
+
+
+def encode(what: Letter) -> bytes:
+    """The bytes that are stored."""
+    return msgspec.json.encode(what)
+
+
+def _headers(block: bytes) -> dict[str, str]:
+    """The headers, cut; what a name stands for that is given twice is joined by commas."""
+    kept: dict[str, str] = {}
+    for name, raw in islice(header_lines(block), KEPT_HEADERS):
+        name, value = name[:KEPT_VALUE], raw.decode(errors="replace")[:KEPT_VALUE]
+        kept[name] = f"{kept[name]}, {value}" if name in kept else value
+    return kept

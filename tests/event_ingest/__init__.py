@@ -1,0 +1,1 @@
+"""Tests of event_ingest, against a real nats-server."""
