@@ -43,7 +43,7 @@ def first_look(session: Session, holding: Holding) -> None:
     holding.joined = turn.claim if turn else 0
 
 
-def decide(session: Session, holding: Holding) -> Act | CloseAnswer:
+def decide(session: Session, holding: Holding) -> Act | CloseAnswer:  # noqa: PLR0911 - one return a rule
     """The next act of the holder of a message."""
     turn = session.turns.get(holding.message_id)
     if turn is None or turn.seq != holding.trigger:

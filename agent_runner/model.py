@@ -123,9 +123,7 @@ def open_model(
     try:
         return _OpenAI(agent, name, key, timeouts)
     except ImportError as error:
-        raise ConfigError(
-            f"model {agent.model!r} needs the extra `openai`: pip install 'millrace[openai]'"
-        ) from error
+        raise ConfigError(f"model {agent.model!r} needs the extra `openai`: pip install 'millrace[openai]'") from error
 
 
 def _key(agent: Agent, env: Mapping[str, str]) -> str:
@@ -149,13 +147,9 @@ class _OpenAI:
         self._agent = agent
         self._timeouts = timeouts
         # Times and tries are limited here alone. Without a `base_url` the SDK asks the environment.
-        self._client = AsyncOpenAI(
-            api_key=key, base_url=agent.base_url or _OPENAI, max_retries=0, timeout=None
-        )
+        self._client = AsyncOpenAI(api_key=key, base_url=agent.base_url or _OPENAI, max_retries=0, timeout=None)
         self._model = _chat_model(name, self._client, own=agent.base_url is not None)
-        self._instrument = InstrumentationSettings(
-            include_content=False, include_model_request_parameters=False
-        )
+        self._instrument = InstrumentationSettings(include_content=False, include_model_request_parameters=False)
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -189,9 +183,7 @@ class _OpenAI:
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
 
-    async def _request(
-        self, conversation: Sequence[Entry], put: Callable[[Piece], Awaitable[None]]
-    ) -> Said:
+    async def _request(self, conversation: Sequence[Entry], put: Callable[[Piece], Awaitable[None]]) -> Said:
         total = asyncio.timeout(self._timeouts.total)
         idle = asyncio.timeout(self._timeouts.first)
         try:
@@ -216,9 +208,7 @@ class _OpenAI:
         from pydantic_ai.direct import model_request_stream
 
         loop = asyncio.get_running_loop()
-        async with model_request_stream(
-            self._model, history, instrument=self._instrument
-        ) as response:
+        async with model_request_stream(self._model, history, instrument=self._instrument) as response:
             async for event in response:
                 if piece := _piece(event):
                     idle.reschedule(None)  # waiting for the reader is not the model's silence

@@ -95,9 +95,8 @@ class MessageHolder:
         metrics.ERRORS.labels(code).inc()
         return Outcome("failed", Failure(code, text, retryable))
 
-async def hold_message(
-    broker: Broker, delivery: Delivery, folded: Folded[Session], agents: Agents
-) -> None:
+
+async def hold_message(broker: Broker, delivery: Delivery, folded: Folded[Session], agents: Agents) -> None:
     """Hold a message until its turn has ended, or is somebody else's."""
     message = events.decode(delivery.data)
     if not isinstance(message, events.Message):

@@ -14,12 +14,12 @@ from agent_runner.model import Piece, Said
 from agent_runner.outgoing import Kind, Outgoing
 from broker import telemetry
 from broker.acts import Perform
+from broker.connect import Unavailable
 from broker.hold import Hold
 from broker.read import read
 from contracts import events, session
 from contracts.session import Session
 from contracts.subjects import Lane
-
 
 ROOM = 64 * 1024
 """Bytes of the largest event that are left for what is not the text; the last piece of an answer may use them too."""
@@ -60,21 +60,20 @@ class Turn:
         if recorded and recorded.end:
             return recorded.end.content
         said = Said("tool_call" if closes else "stop")
-        async with Outgoing(self._append_delta, self._holding.session_id, answer_id) as outgoing:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    if isinstance(piece, Said):
-                        said = piece
-                        continue
-                    if answer_id not in self._state.answers:
-                        await self._put(events.StreamStart(**self._reply, message_id=answer_id, agent=self.agent))
-                    elif recorded:
-                        await self._put(self._reset(answer_id))
-                        recorded = None
-                    await outgoing.push(piece.text, piece.kind)
-                    if outgoing.size > self.broker.max_event_bytes - ROOM:
-                        said = Said("length")
-                        break
+        async with Outgoing(self._append_delta, self._holding.session_id, answer_id) as outgoing, aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, Said):
+                    said = piece
+                    continue
+                if answer_id not in self._state.answers:
+                    await self._put(events.StreamStart(**self._reply, message_id=answer_id, agent=self.agent))
+                elif recorded:
+                    await self._put(self._reset(answer_id))
+                    recorded = None
+                await outgoing.push(piece.text, piece.kind)
+                if outgoing.size > self.broker.max_event_bytes - ROOM:
+                    said = Said("length")
+                    break
         if answer_id not in self._state.answers:
             return ""
         end = events.StreamEnd(
@@ -158,11 +157,14 @@ class Turn:
         """End an open answer with what was streamed of it, also by an earlier attempt."""
         answer = self._state.answers[answer_id]
         texts: dict[Kind, list[str]] = {"text": [], "thinking": []}
-        async for records in read(self._hold.broker, self._hold.topic.delta, answer.since):
-            for record in records:
-                delta = events.decode(record.data)
-                if isinstance(delta, events.StreamDelta) and delta.message_id == answer_id:
-                    texts[delta.kind].append(delta.delta)
+        try:
+            async for records in read(self._hold.broker, self._hold.topic.delta, answer.since):
+                for record in records:
+                    delta = events.decode(record.data)
+                    if isinstance(delta, events.StreamDelta) and delta.message_id == answer_id:
+                        texts[delta.kind].append(delta.delta)
+        except (Unavailable, TimeoutError):
+            return await self._hold.look()  # waits for the broker; then it is decided again
         end = events.StreamEnd(
             **self._reply,
             message_id=answer_id,
@@ -212,5 +214,6 @@ class Turn:
             self._check()
 
     async def _append_delta(self, delta: events.StreamDelta) -> None:
+        self._check()
         while not await self._hold.append_delta(delta):
             self._check()

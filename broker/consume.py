@@ -97,6 +97,31 @@ class Delivery:
 Holder = Callable[[Delivery], Awaitable[None]]
 
 
+class _Pulse:
+    """Whether this process has slept (paused, or starved) for `ack_wait`: somebody else has by now what was on its way.
+
+    To hold such a delivery would take a turn away from a holder who is at it.
+    """
+
+    def __init__(self) -> None:
+        self.ack_wait = float("inf")
+        self._beat = time.monotonic()
+        self._drowsy_until = 0.0
+
+    def beat(self) -> None:
+        """This process runs."""
+        now = time.monotonic()
+        if now - self._beat > self.ack_wait:
+            self._drowsy_until = now + self.ack_wait / 3
+        self._beat = now
+
+    @property
+    def is_drowsy(self) -> bool:
+        """Whether what comes now may have come while it slept."""
+        self.beat()
+        return self._beat < self._drowsy_until
+
+
 class _ConsumerInfo(msgspec.Struct):
     class _Config(msgspec.Struct):
         ack_wait: int
@@ -214,7 +239,7 @@ async def consume(
     drops its delivery.
     """
     held: set[Delivery] = set()
-    freed = asyncio.Event()
+    freed, pulse = asyncio.Event(), _Pulse()
 
     async def run(delivery: Delivery) -> None:
         try:
@@ -232,10 +257,12 @@ async def consume(
     async with asyncio.TaskGroup() as tasks:
 
         def take(delivery: Delivery) -> None:
+            if pulse.is_drowsy:
+                return delivery.drop()
             held.add(delivery)
             tasks.create_task(run(delivery), name=f"hold-{delivery.seq}")
 
-        alive = tasks.create_task(_keep_alive(broker, consumer, held), name="keep-alive")
+        alive = tasks.create_task(_keep_alive(broker, consumer, held, pulse), name="keep-alive")
         pull = _Pull(broker, consumer.stream, consumer.durable, take)
         stopped = tasks.create_task(stop.wait(), name="stop")
         try:
@@ -273,10 +300,11 @@ async def _first(stopped: asyncio.Task[bool], work: Coroutine[None, None, None])
             working.result()
 
 
-async def _keep_alive(broker: Broker, consumer: streams.Consumer, held: set[Delivery]) -> None:
-    every = await ack_wait(broker, consumer.stream, consumer.durable) / 3
+async def _keep_alive(broker: Broker, consumer: streams.Consumer, held: set[Delivery], pulse: _Pulse) -> None:
+    pulse.ack_wait = await ack_wait(broker, consumer.stream, consumer.durable)
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(pulse.ack_wait / 3)
+        pulse.beat()
         if broker.connected:
             for delivery in tuple(held):
                 await delivery.in_progress()

@@ -17,8 +17,8 @@ from broker.append import ATTEMPT_TIMEOUT, Append, OutcomeUnknown, Stored, appen
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.consume import Delivery
-from broker.telemetry import tracer
 from broker.read import Record, last, page, read
+from broker.telemetry import tracer
 from contracts import events
 from contracts.events import AnyEvent, StreamDelta
 from contracts.streams import DELTA_TTL

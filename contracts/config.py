@@ -165,9 +165,7 @@ def _config(document: dict[str, Any], env: Mapping[str, str]) -> Config:
         tenants=tenants or {"dev": Tenant()},
         agents=agents,
         servers=servers,
-        rules=tuple(
-            _convert(rule, Rule, f"tools.rules[{i}]") for i, rule in enumerate(tables.tools.rules)
-        ),
+        rules=tuple(_convert(rule, Rule, f"tools.rules[{i}]") for i, rule in enumerate(tables.tools.rules)),
         limits=_convert(tables.limits, Limits, "limits"),
         demo=tables.demo,
     )

@@ -141,9 +141,9 @@ class Ack(ServerFrame, frozen=True, kw_only=True, tag="ack"):
 
     session_id: str | UnsetType = UNSET
     request_id: str | UnsetType = UNSET
-    expires_at: str | None | UnsetType = UNSET
+    expires_at: str | UnsetType | None = UNSET
     tool_call_id: str | UnsetType = UNSET
-    message_id: str | None | UnsetType = UNSET
+    message_id: str | UnsetType | None = UNSET
 
 
 class ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error"):

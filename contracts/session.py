@@ -12,10 +12,7 @@ from msgspec import Struct, field
 from contracts import events
 from contracts.events import AnyEvent
 
-
-CallEvent = (
-    events.ToolCall | events.ToolApprovalRequest | events.ToolApproval | events.ToolStarted | events.ToolResult
-)
+CallEvent = events.ToolCall | events.ToolApprovalRequest | events.ToolApproval | events.ToolStarted | events.ToolResult
 
 
 class Answer(Struct):

@@ -19,3 +19,18 @@ async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A provisioned nats-server of the test's own, with the tenants `acme` and `globex`."""
     async with nats_server(tmp_path / "nats") as server:
         yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the broker runs in, and how long the crash rounds of tests/pipeline/test_crash.py go on."""
+    parser.addoption("--broker", choices=("process", "container"), default="process", help="what the broker runs in")
+    parser.addoption("--crash-rounds", type=int, default=20, help="how many rounds")
+    parser.addoption("--crash-seed", type=int, default=1, help="the first round's seed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose what runs the broker."""
+    if config.getoption("--broker") == "container":
+        from tests.harness import nats_container, nats_server
+
+        nats_server.server_class = nats_container.NatsContainer

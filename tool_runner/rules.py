@@ -31,8 +31,4 @@ def decide(  # noqa: PLR0913 - all that a rule may look at
 
 
 def _matches(rule: Rule, tool_name: str, tenant: str, user: str) -> bool:
-    return (
-        fnmatchcase(tool_name, rule.tool)
-        and rule.tenant in (None, tenant)
-        and rule.user in (None, user)
-    )
+    return fnmatchcase(tool_name, rule.tool) and rule.tenant in (None, tenant) and rule.user in (None, user)

@@ -123,7 +123,6 @@ class CallHolder:
                     return Outcome("unknown", error=str(error))
                 await asyncio.sleep(RETRY_PAUSE)
 
-
     async def _report(self, progress: float, total: float | None, message: str | None) -> None:
         """Append a report. One that something else came before is left out; a newer one follows."""
         await self.hold.append(

@@ -58,7 +58,7 @@ class NatsServer:
 
     def settings(self, service: str, **more: object) -> Settings:
         """What a service's process would read from its environment."""
-        return Settings(nats_url=self.url, nkey=self.seed(service), **more)
+        return Settings(nats_url=self.url, nkey=self.seed(service), **more)  # type: ignore[arg-type]
 
     async def client(self, user: str, on_error: OnError = _ignore) -> Client:
         """A plain NATS client with a user's credentials. The test closes it."""
@@ -129,6 +129,10 @@ class NatsServer:
             await process.wait()
 
 
+server_class: Callable[[Server], NatsServer] = NatsServer
+"""What runs the server: a process, or with `--broker=container` a container."""
+
+
 @asynccontextmanager
 async def nats_server(
     data: Path,
@@ -153,7 +157,7 @@ async def _started(data: Path, tenants: tuple[str, ...], log_bytes: int) -> Nats
     """A running server; another test process may take a free port first, so several are tried."""
     for attempt in range(ATTEMPTS):
         port = free_port("127.0.0.1")
-        running = NatsServer(Server(data=data, tenants=tenants, port=port, log_bytes=log_bytes))
+        running = server_class(Server(data=data, tenants=tenants, port=port, log_bytes=log_bytes))
         try:
             await running.start()
         except ServerFailed:

@@ -1,4 +1,4 @@
-"""The whole system for one test: a broker of its own and the four services as real processes, to be killed and paused."""
+"""The whole system for one test: a broker of its own and the services as real processes, to be killed and paused."""
 
 import asyncio
 import base64
@@ -20,6 +20,9 @@ from tests.harness.nats_server import NatsServer, nats_server
 from tests.harness.wait import until
 
 SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
+PATIENCE = 5.0
+"""Seconds that a service has to stop before it is killed."""
+
 SECRET = b"a secret of the tests, 32 bytes!"
 
 
@@ -62,6 +65,17 @@ class Service:
     async def stop(self) -> int:
         """End it with SIGTERM; its exit code."""
         return await self._end(signal.SIGTERM)
+
+    async def end(self) -> None:
+        """Stop it; kill it if it hangs. What is stopped can tell what code it ran."""
+        if self._process:
+            with suppress(TimeoutError, ProcessLookupError):
+                async with asyncio.timeout(PATIENCE):
+                    process = self._process
+                    os.kill(process.pid, signal.SIGCONT)
+                    os.kill(process.pid, signal.SIGTERM)
+                    await process.wait()
+        await self.kill()
 
     async def restart(self) -> None:
         """Kill it and start it again."""
@@ -164,7 +178,7 @@ async def system(
             print(running.logs())
             raise
         finally:
-            await asyncio.gather(*(service.kill() for service in running.services))
+            await asyncio.gather(*(service.end() for service in running.services))
 
 
 def _is_ready(url: str) -> bool:

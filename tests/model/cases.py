@@ -26,7 +26,9 @@ CASES = {
     "stop": replace(TWO, stop=1, pause=1),
     "stop-crash": replace(TWO, stop=1, crash=1),
     "stop-tool": replace(TOOL, stop=1, crash=1),
+    "stop-limit": Case(stop=1, limit=1, crash=1),
     "limit": replace(TOOL, limit=1, crash=1, pause=1),
+    "limit-step": Case(tool="once", limit=2, crash=2),
     "starts": Case(tool="idempotent", starts=1, crash=1, pause=1),
 }
 

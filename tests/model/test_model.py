@@ -12,8 +12,8 @@ from tests.model.reference import Reference
 from tests.model.rules import Case, Rules
 
 WHOLE = {
-    **{name: replace(case, rules=Rules(), slots=9) for name, case in MUTATIONS.items()},
-    **{name: mutant.case for name, mutant in MUTANTS.items()},
+    **{replace(case, rules=Rules(), slots=9): name for name, case in MUTATIONS.items()},
+    **{mutant.case: name for name, mutant in MUTANTS.items()},
 }
 
 
@@ -48,7 +48,7 @@ def test_a_decision_of_the_code_that_is_not_the_designs_is_told(name: str) -> No
     assert "the code says" in wrong
 
 
-@pytest.mark.parametrize("case", {case: name for name, case in WHOLE.items()})
+@pytest.mark.parametrize("case", WHOLE, ids=WHOLE.values())
 def test_with_all_the_rules_the_same_case_holds(case: Case) -> None:
     """What is objected to above is the broken rule, not the case."""
     assert check(case, Agreed).wrong is None

@@ -61,7 +61,8 @@ async def test_a_person_talks_and_is_answered(browser: Browser, running: System)
     await expect(page.get_by_test_id("workflow")).to_have_attribute("data-progress", "1")
     session_id = page.url.partition("session=")[2]
     client = await running.nats.tenant_client("acme")
-    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "ci", "ce-type": "build.done", "ce-sessionid": session_id}
+    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "ci", "ce-type": "build.done"}
+    headers["ce-sessionid"] = session_id
     await client.jetstream().publish("ingest.acme.ci.build.done", b'{"green":true}', headers=headers)
     await client.close()
     await expect(page.get_by_test_id("event")).to_contain_text("build.done")
@@ -73,7 +74,7 @@ async def test_a_person_talks_and_is_answered(browser: Browser, running: System)
 async def test_a_person_approves_one_tool_and_rejects_another(browser: Browser, running: System) -> None:
     """The card shows the arguments; the tool runs only after the click."""
     page = await opened(browser, running)
-    await say(page, [{"tool": "demo.note", "arguments": {"text": "approved"}}, {"tool": "demo.note", "arguments": {"text": "rejected"}}])
+    await say(page, [{"tool": "demo.note", "arguments": {"text": text}} for text in ("approved", "rejected")])
     await expect(page.get_by_test_id("tool").first).to_contain_text("approved")
     assert running.notes == []
     await page.get_by_test_id("approve").click()

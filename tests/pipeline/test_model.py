@@ -48,7 +48,8 @@ async def test_a_model_answers_and_is_shown_the_conversation(talking: System, mo
         assert end["usage"]["input_tokens"] > 0
         assert {start["agent"] for start in client.of("stream_start")} == {"writer"}
         assert "thinking" in [status["status"] for status in client.of("agent_status")]
-        assert list(model.requests[-1].messages) == [("system", "Be brief."), ("user", "one"), ("assistant", "Hello"), ("user", "two")]
+        shown = [("system", "Be brief."), ("user", "one"), ("assistant", "Hello"), ("user", "two")]
+        assert list(model.requests[-1].messages) == shown
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ async def test_an_answer_beyond_the_largest_event_ends_with_length(shared: Syste
     token = shared.token()
     session_id = await new_session(shared.edge, token)
     async with joined(shared.edge, session_id, token) as client:
-        await client.say([{"stream": {"deltas": 100, "size": 65_536}}, {"tool": "demo.add", "arguments": {"a": 1, "b": 1}}])
+        call = {"tool": "demo.add", "arguments": {"a": 1, "b": 1}}
+        await client.say([{"stream": {"deltas": 100, "size": 65_536}}, call])
         end = await client.until("stream_end")
         assert end["finish_reason"] == "length"
         assert end["content"] == "".join(delta["delta"] for delta in client.of("stream_delta"))

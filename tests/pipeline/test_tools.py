@@ -28,7 +28,8 @@ async def test_a_read_only_tool_of_a_trusted_server_runs_unasked(shared: System)
     token = shared.token()
     session_id = await new_session(shared.edge, token)
     async with joined(shared.edge, session_id, token) as client:
-        await client.say([{"tool": "demo.add", "arguments": {"a": 2, "b": 3}}, {"tool": "demo.slow", "arguments": {"seconds": 0.3}}])
+        slowly = {"tool": "demo.slow", "arguments": {"seconds": 0.3}}
+        await client.say([{"tool": "demo.add", "arguments": {"a": 2, "b": 3}}, slowly])
         await client.until("turn_end")
         call, slow = client.of("tool_call")
         result = client.of("tool_result")[0]
@@ -212,7 +213,7 @@ async def test_cancelling_keeps_what_was_said_so_far(shared: System) -> None:
         closed = client.of("stream_end")[0]
         assert (end["status"], closed["finish_reason"]) == ("cancelled", "cancelled")
         assert closed["content"] == "".join(delta["delta"] for delta in client.of("stream_delta"))
-        assert [f["type"] for f in client.frames if f["type"] in ("stream_end", "turn_end")] == ["stream_end", "turn_end"]
+        assert [frame["type"] for frame in client.of("stream_end", "turn_end")] == ["stream_end", "turn_end"]
 
 
 async def test_a_cancelled_approval_is_withdrawn(shared: System) -> None:

@@ -172,7 +172,9 @@ async def test_a_session_is_created_once_and_found_again(shared: System) -> None
         pytest.param('{"type": "message", "content": ""}', "bad_request", id="nothing said"),
         pytest.param('{"type": "message", "content": "x", "client_message_id": "a.b"}', "bad_request", id="no token"),
         pytest.param('{"type": "message", "content": "x", "policy": "dance"}', "bad_request", id="unknown policy"),
-        pytest.param('{"type": "tool_approval", "tool_call_id": "x", "approved": true}', "approval_not_found", id="no approval"),
+        pytest.param(
+            '{"type": "tool_approval", "tool_call_id": "x", "approved": true}', "approval_not_found", id="not asked"
+        ),
         pytest.param("[" * 30_000, "bad_request", id="deep"),
         pytest.param('{"type": "message", "content": "\\ud800"}', "bad_request", id="lone surrogate"),
         pytest.param('{"type": "message", "content": "x", "metadata": {"n": NaN}}', "bad_request", id="not a number"),

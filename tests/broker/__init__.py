@@ -1,0 +1,1 @@
+"""Tests of broker, against a real nats-server."""

@@ -1,0 +1,52 @@
+"""The connections of services, straight to the broker of the test or through a proxy."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from broker import connect as connecting
+from broker.connect import Broker, connect
+from tests.harness.nats_server import NatsServer
+from tests.harness.proxy import Proxy, proxied
+
+Connect = Callable[..., AbstractAsyncContextManager[Broker]]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections notice and repair what is broken in a tenth of the time."""
+    monkeypatch.setattr(connecting, "PING_INTERVAL", 0.1)
+    monkeypatch.setattr(connecting, "RECONNECT_WAIT", (0.01, 0.02))
+    monkeypatch.setattr(connecting, "WATCH_EVERY", 0.05)
+
+
+@pytest.fixture
+async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
+    """A proxy to the broker of the test."""
+    async with proxied(nats.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def service(nats: NatsServer) -> Connect:
+    """`service("edge")` or `service("edge", proxy)`: a service's connection, to be entered."""
+
+    def connected(name: str, proxy: Proxy | None = None) -> AbstractAsyncContextManager[Broker]:
+        return connect(proxy.url if proxy else nats.url, name, seed_file=nats.seed(name))
+
+    return connected
+
+
+@pytest.fixture
+async def edge(service: Connect) -> AsyncIterator[Broker]:
+    """The edge's connection: it writes messages, cancels and approvals, and hears everything live."""
+    async with service("edge") as broker:
+        yield broker
+
+
+@pytest.fixture
+async def agent(service: Connect) -> AsyncIterator[Broker]:
+    """An agent runner's connection: it writes the lanes `agent` and `call`, and deltas."""
+    async with service("agent_runner") as broker:
+        yield broker
