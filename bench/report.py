@@ -1,0 +1,98 @@
+"""The table: what was measured beside the targets."""
+
+from msgspec import Struct
+
+from bench.scenarios import Numbers
+
+Runs = dict[str, dict[str, dict[str, Numbers]]]  # sync → system → scenario → numbers
+SYNCS = {"os": "synced by the OS", "always": "every append synced"}
+NAMES = {"floor": "floor", "floor_single": "floor, one append per delta", "millrace": "Millrace"}
+
+
+QUIET = 0.15  # cores that others may use without spoiling a measurement
+
+
+class Row(Struct, frozen=True):
+    """A measure and its target: a bound from above, or from below when `at_least`."""
+
+    scenario: str
+    key: str
+    label: str
+    target: float | None = None
+    target_synced: float | None = None
+    at_least: bool = False
+
+    def bound(self, sync: str) -> float | None:
+        """The target under this sync setting."""
+        synced = sync == "always" and self.target_synced is not None
+        return self.target_synced if synced else self.target
+
+    def is_met(self, sync: str, value: float) -> bool:
+        """True when there is no target or `value` reaches it; never of NaN."""
+        bound = self.bound(sync)
+        return bound is None or (value >= bound if self.at_least else value < bound)
+
+
+ROWS = (
+    Row("first_delta_idle", "p50_ms", "first delta, idle, p50 ms", 1.0, 1.6),
+    Row("first_delta_idle", "p99_ms", "first delta, idle, p99 ms"),
+    Row("first_delta_idle", "rested_p50_ms", "first delta, after 20 ms of rest, p50 ms"),
+    Row("paced", "p50_ms", "delta latency, 200 x 20/s, p50 ms", 0.8),
+    Row("paced", "p99_ms", "delta latency, 200 x 20/s, p99 ms", 4.0),
+    Row("paced", "cpu_s_per_million", "CPU s per million deltas, paced", 250),
+    Row("flat_out", "deltas_per_s", "deltas/s, 50 sessions flat out", 100_000, at_least=True),
+    Row("flat_out", "deltas_per_frame", "deltas a frame, flat out"),
+    Row("flat_out", "cpu_s_per_million", "CPU s per million deltas, flat out", 10),
+    Row(
+        "killed", "completed_percent", "runner killed in mid-turn: completed, %", 100, at_least=True
+    ),
+    Row("killed", "clean_percent", "... and clean, %", 100, at_least=True),
+    Row("killed", "takeover_p50_ms", "takeover after the kill, p50 ms"),
+    Row("killed", "takeover_max_ms", "takeover after the kill, max ms", 2000),
+)
+
+
+def table(runs: Runs) -> str:
+    """One Markdown table per sync setting, and remarks on faults and on a busy machine."""
+    lines = ["A Millrace number that misses its target is bold.", ""]
+    for sync, systems in runs.items():
+        names = [name for name in NAMES if name in systems]
+        lines.append(
+            f"| {SYNCS[sync]} | " + " | ".join(map(NAMES.__getitem__, names)) + " | target |"
+        )
+        lines.append("|---" * (len(names) + 2) + "|")
+        for row in ROWS:
+            cells = [_cell(row, sync, name, systems[name]) for name in names]
+            if any(cell != "-" for cell in cells):
+                lines.append(f"| {row.label} | {' | '.join(cells)} | {_target(row, sync)} |")
+        for name in names:
+            for scenario, numbers in systems[name].items():
+                if remark := _remark(numbers):
+                    lines.append(f"\n{NAMES[name]}, {scenario}: {remark}.")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _remark(numbers: Numbers) -> str:
+    faults = [f"{numbers[key]:.0f} {key}" for key in ("unclean", "lost", "repeated", "strays")]
+    remarks = [", ".join(faults)] if numbers["unclean"] or numbers["strays"] else []
+    if (foreign := numbers.get("foreign_cores_busy", 0.0)) > QUIET:
+        remarks.append(f"not to be trusted, other programs kept {foreign:.1f} cores busy")
+    return "; ".join(remarks)
+
+
+def _cell(row: Row, sync: str, system: str, scenarios: dict[str, Numbers]) -> str:
+    value = scenarios.get(row.scenario, {}).get(row.key)
+    if value is None:
+        return "-"
+    is_met = system != "millrace" or row.is_met(sync, value)
+    return _number(value) if is_met else f"**{_number(value)}**"
+
+
+def _target(row: Row, sync: str) -> str:
+    bound = row.bound(sync)
+    return "" if bound is None else f"{'≥' if row.at_least else '<'} {_number(bound)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 10 and value != int(value) else f"{value:,.0f}"
