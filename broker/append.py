@@ -136,7 +136,7 @@ class _Tries:
     async def once(self, within: float) -> Stored | None:
         """Try. Raises TimeoutError where the outcome is unknown; after any other error this try stored nothing."""
         broker, what = self._broker, self._what
-        if self.doubt and time.monotonic() - self.doubt > REMEMBERED and (stored := await self._find()):
+        if self.doubt and time.monotonic() - self.doubt > REMEMBERED and (stored := await self._find(within)):
             return stored
         try:
             reply = await broker.request(what.subject, what.payload, headers=self._headers, timeout=within)
@@ -148,15 +148,16 @@ class _Tries:
             points.appending(what.payload, "after")
             return Stored(ack.seq, ack.duplicate)
         if ack.error.err_code == REFUSED:
-            return await self._find() if self.doubt else None
+            return await self._find(within) if self.doubt else None
         raise _failure(ack.error)
 
-    async def _find(self) -> Stored | None:
+    async def _find(self, within: float) -> Stored | None:
         """Where it is stored, if it is."""
-        async for records in read(self._broker, self._what.subject, self._floor):
-            for record in records:
-                if record.message_id == self._what.message_id:
-                    return Stored(record.seq, duplicate=True)
+        async with asyncio.timeout(within):
+            async for records in read(self._broker, self._what.subject, self._floor):
+                for record in records:
+                    if record.message_id == self._what.message_id:
+                        return Stored(record.seq, duplicate=True)
         return None
 
 

@@ -73,6 +73,7 @@ class Broker:
         self.client = client
         self.lost = asyncio.Event()
         self.log_info: LogInfo | None = None
+        self.interrupted: list[Callable[[], None]] = []
         self.reconnected: list[Callable[[], None]] = []
         self._inbox = f"{inbox}.{os.urandom(8).hex()}"
         self._asked: dict[bytes, _Asked] = {}
@@ -160,10 +161,14 @@ class Broker:
         """The connection broke: whoever waits for a reply need not wait longer to know that it may never come."""
         for asked in tuple(self._asked.values()):
             asked.fail(TimeoutError("the connection broke"))
+        self._tell(self.interrupted)
 
     def has_reconnected(self) -> None:
-        """Tell whoever wants to know."""
-        for callback in tuple(self.reconnected):
+        """Subscriptions are made again, and what was missed is missed: tell whoever wants to know."""
+        self._tell(self.reconnected)
+
+    def _tell(self, callbacks: list[Callable[[], None]]) -> None:
+        for callback in tuple(callbacks):
             try:
                 callback()
             except Exception:

@@ -70,6 +70,10 @@ class Delivery:
         if self.held:
             await self._say(b"+WPI")
 
+    def renew(self, again: "Delivery") -> None:
+        """It came again while its holder has it still: the broker was away, or had not heard from the holder."""
+        self.delivered, self._reply = again.delivered, again._reply
+
     def drop(self) -> None:
         """Settle nothing."""
         self.held = False
@@ -120,6 +124,31 @@ class _Pulse:
         """Whether what comes now may have come while it slept."""
         self.beat()
         return self._beat < self._drowsy_until
+
+
+class _Held:
+    """What this process holds."""
+
+    def __init__(self) -> None:
+        self.deliveries: set[Delivery] = set()
+        self._latest: dict[int, Delivery] = {}
+
+    def add(self, delivery: Delivery) -> bool:
+        """Whether it needs a holder; not where one has the same message still, who would only be overtaken."""
+        latest = self._latest.get(delivery.seq)
+        if latest and latest.held:
+            latest.renew(delivery)
+            return False
+        self.deliveries.add(delivery)
+        self._latest[delivery.seq] = delivery
+        return True
+
+    def remove(self, delivery: Delivery) -> None:
+        """Its holder has let go."""
+        delivery.drop()
+        self.deliveries.discard(delivery)
+        if self._latest.get(delivery.seq) is delivery:
+            del self._latest[delivery.seq]
 
 
 class _ConsumerInfo(msgspec.Struct):
@@ -238,8 +267,8 @@ async def consume(
     At most `most` are held at once (no limit by default: who waits costs next to nothing). A holder that raises
     drops its delivery.
     """
-    held: set[Delivery] = set()
-    freed, pulse = asyncio.Event(), _Pulse()
+    holding, freed, pulse = _Held(), asyncio.Event(), _Pulse()
+    held = holding.deliveries
 
     async def run(delivery: Delivery) -> None:
         try:
@@ -250,16 +279,14 @@ async def consume(
         except Exception:
             logger.exception("a holder failed", extra={"consumer": consumer.durable, "sequence": delivery.seq})
         finally:
-            delivery.drop()
-            held.discard(delivery)
+            holding.remove(delivery)
             freed.set()
 
     async with asyncio.TaskGroup() as tasks:
 
         def take(delivery: Delivery) -> None:
-            if pulse.is_drowsy:
-                return delivery.drop()
-            held.add(delivery)
+            if pulse.is_drowsy or not holding.add(delivery):
+                return
             tasks.create_task(run(delivery), name=f"hold-{delivery.seq}")
 
         alive = tasks.create_task(_keep_alive(broker, consumer, held, pulse), name="keep-alive")

@@ -55,6 +55,8 @@ class Feed:
         self._subscription: Subscription | None = None
         self._started: asyncio.Task[None] | None = None
         self._judging: set[asyncio.Task[None]] = set()
+        self._steady = asyncio.Event()
+        self._steady.set()
 
     async def start(self) -> None:
         """Begin to follow, once. Raises Unavailable or TimeoutError while the broker is away; may be tried again."""
@@ -70,6 +72,10 @@ class Feed:
         base = await last(self._broker, self.topic.all)
         self._base = base
         self.head = max(self.head, base)
+        self._steady.set()
+        for reader, stay in tuple(self._stays.items()):
+            if not (stay.is_live or stay.task):
+                self.follow(reader)
 
     async def close(self) -> None:
         """Stop following."""
@@ -93,17 +99,28 @@ class Feed:
 
         From then on it is given what comes live. Waits for room, for a replica that is behind, and for the broker.
         """
-        while reader.position < (target := self.head if upto is None else upto):
-            try:
-                async for records in read(self._broker, self.topic.all, reader.position, target):
-                    for record in records:
-                        await reader.push(Item(record.seq, record.data))
-                reader.position = max(reader.position, target)  # what was not there has faded
-            except (Unavailable, TimeoutError):
-                await asyncio.sleep(RETRY)
+        while True:
+            while reader.position < (target := self.head if upto is None else upto):
+                try:
+                    async for records in read(self._broker, self.topic.all, reader.position, target):
+                        for record in records:
+                            await reader.push(Item(record.seq, record.data))
+                    reader.position = max(reader.position, target)  # what was not there has faded
+                except (Unavailable, TimeoutError):
+                    await asyncio.sleep(RETRY)
+            if upto is not None or self._steady.is_set():
+                break
+            await self._steady.wait()
         if upto is None:
             stay = self._live[reader] = self._stays.setdefault(reader, Stay())
             stay.go_live(reader.position)
+
+    def interrupted(self) -> None:
+        """The connection broke: what comes live next may come without what was before it. `verify` begins anew."""
+        self._steady.clear()
+        self.last_fact = None
+        for reader in tuple(self._live):
+            self._to_the_log(reader)
 
     def _arrived(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> None:
         seq = int(header(headers, b"Nats-Sequence") or 0)
@@ -200,6 +217,8 @@ class Feed:
         """Confirm that every lane's last message came. Raises Unavailable or TimeoutError."""
         if self._base is None:
             return
+        if not self._steady.is_set():
+            await self._start()
         self.busy = False
         tip = await last(self._broker, self.topic.all) if self._broker.is_replicated else 0
         records = await last_of_each(self._broker, self.topic.all)
@@ -230,7 +249,12 @@ class Feeds:
         self._broker = broker
         self._feeds: dict[Topic, Feed] = {}
         self._all = asyncio.Event()
+        broker.interrupted.append(self._interrupted)
         broker.reconnected.append(self._all.set)
+
+    def _interrupted(self) -> None:
+        for feed in self._feeds.values():
+            feed.interrupted()
 
     async def acquire(self, topic: Topic) -> Feed:
         """The topic's feed, started. Give it back with `release`."""

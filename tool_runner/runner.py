@@ -17,7 +17,8 @@ from contracts.errors import Code
 from contracts.session import Session
 from tool_runner import decide, rules
 from tool_runner.decide import Outcome, Permit
-from tool_runner.servers import Lost, NotSent, Servers
+from tool_runner.outcome import Lost, NotSent
+from tool_runner.servers import Servers
 
 logger = logging.getLogger(__name__)
 

@@ -7,29 +7,22 @@ the call is over. Elicitation and sampling are not supported: a tool that asks f
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import anyio
-import httpx2
-import msgspec
-from anyio.abc import ObjectReceiveStream, ObjectSendStream
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED, CallToolResult, TextContent, ToolAnnotations
+from mcp import Client, MCPError
+from mcp.types import CONNECTION_CLOSED, ToolAnnotations
 from msgspec import Struct
 
 from contracts.config import ToolServer
 from contracts.errors import Code
+from tool_runner.outcome import TEXT_CHARACTERS, Lost, NotSent, Outcome, failed, not_found, outcome_of
+from tool_runner.transport import CONNECT_LIMIT, begin_sending, open_transport
 
-RESULT_BYTES = 256 * 1024
-SSE_EVENT_BYTES = 16 * 1024 * 1024  # a result must be read before it can be called too large
-TEXT_CHARACTERS = 4096  # of an error or a progress message
 PATIENCE = 10.0  # how long a caller waits for a server that is connecting
-CONNECT_LIMIT = 30.0
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0  # between connections; after one that lived longer it is short again
 IDEMPOTENCY_KEY = "millrace/idempotencyKey"
@@ -37,14 +30,6 @@ IDEMPOTENCY_KEY = "millrace/idempotencyKey"
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
-
-
-class NotSent(Exception):
-    """The server could not be reached and the tool did not run: the call may be tried again."""
-
-
-class Lost(Exception):
-    """The connection was lost after the call was sent. Whether the tool ran is unknown."""
 
 
 class Tool(Struct, frozen=True):
@@ -56,15 +41,6 @@ class Tool(Struct, frozen=True):
     read_only: bool = False
     destructive: bool = True
     idempotent: bool = False
-
-
-class Outcome(Struct, frozen=True):
-    """How a call ended, as far as the tool is concerned. `result` can be encoded as JSON."""
-
-    status: Literal["completed", "failed"]
-    result: Any = None
-    error: str | None = None
-    code: Code | None = None
 
 
 class Servers:
@@ -134,7 +110,7 @@ class Servers:
         """
         server = self._servers.get(tool.partition(".")[0])
         if server is None:
-            return _not_found(tool)
+            return not_found(tool)
         relay = _Relay()
         try:
             async with asyncio.TaskGroup() as group:
@@ -220,13 +196,13 @@ class _Server:
                 failures = 0 if calm else failures
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)
                 failures = min(failures + 1, 16)
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
 
     async def _own(self, link: _Link) -> None:
         """Enter and leave the MCP client in one task, as anyio demands. Always retires the link."""
         try:
             async with asyncio.timeout(CONNECT_LIMIT) as limit:
-                transport = _watched(self._transport(), lambda: self._retire(link))
+                transport = open_transport(self._config, lambda: self._retire(link))
                 async with Client(transport, cache=None) as link.client:
                     link.tools = await _listing(self.name, link.client)
                     limit.reschedule(None)
@@ -238,13 +214,6 @@ class _Server:
             logger.warning("tool server failed", exc_info=True, extra={"server": self.name})
         finally:
             self._retire(link)
-
-    def _transport(self) -> AbstractAsyncContextManager[Any]:
-        if self._config.command:
-            command, *args = self._config.command
-            env = self._config.env
-            return stdio_client(StdioServerParameters(command=command, args=args, env=env))
-        return _http(self._config.url or "")
 
     def _use(self, link: _Link) -> None:
         if not link.retired.is_set():
@@ -284,9 +253,8 @@ class _Server:
     ) -> Outcome:
         link, known = await self.find(tool)
         if known is None:
-            return _not_found(tool)
-        sending = _Sending()
-        _sending.set(sending)
+            return not_found(tool)
+        sending = begin_sending()
         marks: Any = meta
         with link.busy():
             try:
@@ -298,112 +266,18 @@ class _Server:
                         meta=marks,
                     )
             except TimeoutError:
-                return _failed(Code.TOOL_TIMEOUT, f"the tool took longer than {seconds:g} s")
+                return failed(Code.TOOL_TIMEOUT, f"the tool took longer than {seconds:g} s")
             except MCPError as error:
                 # A server that is being stopped answers with this code too: it is never an outcome.
                 if error.code != CONNECTION_CLOSED:
-                    return _failed(Code.TOOL_ERROR, error.error.message)
+                    return failed(Code.TOOL_ERROR, error.error.message)
                 self._retire(link)
                 if sending.handed_over:
                     raise Lost(f"the tool server {self.name} was lost") from error
                 raise NotSent(f"the tool server {self.name} cannot be reached") from error
             except (RuntimeError, ValueError) as error:  # a result that breaks the tool's schema
-                return _failed(Code.TOOL_ERROR, str(error))
-        return _outcome(result)
-
-
-class _Sending(Struct):
-    """How many messages of a call may have reached its server. Transports find it in the context.
-
-    A call can take several requests: one that finds nobody does not unmake those before it.
-    """
-
-    handed_over: int = 0
-
-
-_sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)
-
-
-@asynccontextmanager
-async def _watched(
-    transport: AbstractAsyncContextManager[Any], ended: Callable[[], None]
-) -> AsyncIterator[tuple["_Reads", "_Writes"]]:
-    """A transport that says when it ends, which an MCP client does not, and what was sent on it."""
-    async with transport as (reads, writes):
-        yield _Reads(reads, ended), _Writes(writes)
-
-
-class _Reads(ObjectReceiveStream[Any]):
-    def __init__(self, stream: ObjectReceiveStream[Any], ended: Callable[[], None]) -> None:
-        self._stream = stream
-        self._ended = ended
-
-    async def receive(self) -> Any:
-        try:
-            return await self._stream.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self._ended()
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class _Writes(ObjectSendStream[Any]):
-    def __init__(self, stream: ObjectSendStream[Any]) -> None:
-        self._stream = stream
-
-    async def send(self, item: Any) -> None:
-        sending = _sending.get() or _Sending()
-        sending.handed_over += 1
-        try:
-            await self._stream.send(item)
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            sending.handed_over -= 1
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-@asynccontextmanager
-async def _http(url: str) -> AsyncIterator[tuple[Any, Any]]:
-    timeout = httpx2.Timeout(CONNECT_LIMIT, read=None, pool=None)  # a call has its own
-    transport = _Http(limits=httpx2.Limits(max_connections=None))
-    async with (
-        httpx2.AsyncClient(transport=transport, timeout=timeout) as client,
-        streamable_http_client(
-            url, http_client=client, max_sse_event_size=SSE_EVENT_BYTES
-        ) as streams,
-    ):
-        yield streams
-
-
-class _Http(httpx2.AsyncHTTPTransport):
-    """Answers a request that failed: in mcp 2.3 it would end every other call on the connection."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        try:
-            response = await super().handle_async_request(request)
-            if response.status_code >= 500 or "json" in response.headers.get("content-type", ""):
-                await response.aread()
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            return _closed(sent=False)
-        except httpx2.TransportError:
-            return _closed(sent=True)
-        if response.status_code == 404 and "mcp-session-id" in request.headers:
-            await response.aclose()  # the server has restarted and asks for a new MCP session
-            return _closed(sent=False)
-        if response.status_code >= 500 and b'"jsonrpc"' not in response.content:
-            return _closed(sent=True)  # a gateway's answer; nobody knows what became of the call
-        return response
-
-
-def _closed(*, sent: bool) -> httpx2.Response:
-    if not sent and (sending := _sending.get()):
-        sending.handed_over -= 1
-    error = {"code": CONNECTION_CLOSED, "message": "Connection closed"}
-    return httpx2.Response(503, json={"jsonrpc": "2.0", "id": None, "error": error})
+                return failed(Code.TOOL_ERROR, str(error))
+        return outcome_of(result)
 
 
 async def _listing(server: str, client: Client) -> dict[str, Tool]:
@@ -424,29 +298,3 @@ async def _listing(server: str, client: Client) -> dict[str, Tool]:
             )
         if (cursor := page.next_cursor) is None:
             return tools
-
-
-def _outcome(result: CallToolResult) -> Outcome:
-    texts = [block.text for block in result.content if isinstance(block, TextContent)]
-    if result.is_error:
-        return _failed(Code.TOOL_ERROR, "\n".join(texts) or "the tool failed and does not say why")
-    value: Any = result.structured_content
-    if value is None and len(texts) == len(result.content) == 1:
-        value = texts[0]
-    elif value is None:
-        value = [
-            block.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for block in result.content
-        ]
-    size = len(msgspec.json.encode(value))
-    if size > RESULT_BYTES:
-        return _failed(Code.TOOL_ERROR, f"the result has {size} bytes; {RESULT_BYTES} are allowed")
-    return Outcome("completed", value)
-
-
-def _failed(code: Code, text: str) -> Outcome:
-    return Outcome("failed", error=text[:TEXT_CHARACTERS], code=code)
-
-
-def _not_found(tool: str) -> Outcome:
-    return _failed(Code.TOOL_NOT_FOUND, f"there is no tool {tool}")

@@ -1,4 +1,4 @@
-"""A client as people run it: it stays with its session, reconnects with its cursor, and sends again what nobody confirmed."""
+"""A client as people run it: stays with its session, reconnects with its cursor, sends again what nobody confirmed."""
 
 import asyncio
 import json
@@ -124,6 +124,9 @@ class Caller:
             self._after = (self._connection.number, len(self._connection.frames) - 1)
         if "id" in frame:
             self.events.append(frame)
+        await self._react(frame)
+
+    async def _react(self, frame: Frame) -> None:
         match frame:
             case {"type": "snapshot", "approvals": approvals}:
                 self._undecided |= {request["tool_call_id"]: request for request in approvals}

@@ -1,4 +1,4 @@
-"""Faults: a random plan for one round, and the hand that carries it out and restarts what died, as a supervisor does."""
+"""Faults: a random plan for one round, and the hand that carries it out and restarts what died."""
 
 import asyncio
 import random
@@ -13,11 +13,12 @@ from msgspec import Struct
 
 from tests.harness.history import Fault, History
 from tests.harness.system import Service, System
+from tests.harness.wait import until
 
 POINTS = {
     "agent_runner": (
-        "append:turn_start append:stream_start append:stream_delta append:stream_reset append:stream_end append:tool_call "
-        "append:agent_status append:workflow_progress append:turn_end settle:ack"
+        "append:turn_start append:stream_start append:stream_delta append:stream_reset append:stream_end "
+        "append:tool_call append:agent_status append:workflow_progress append:turn_end settle:ack"
     ),
     "tool_runner": (
         "append:tool_approval_request append:tool_started append:tool_progress append:tool_result call settle:ack"
@@ -29,6 +30,7 @@ SERVICES = ("agent_runner", "agent_runner", "tool_runner", "tool_runner", "edge"
 PAUSES = (2.0, 3.5)
 """Seconds: longer than `ack_wait`, so that somebody else takes over."""
 
+SETTLED_WITHIN = 30.0
 WATCH_EVERY = 0.02
 GONE = ("", "Z", "T")
 """States of a process that somebody must start or resume."""
@@ -166,8 +168,7 @@ class Chaos:
 
     async def settle(self) -> None:
         """Wait until nothing hangs and nothing is down; what was armed in vain is replaced."""
-        while self._tasks or any(slot.busy or slot.state in GONE for slot in self.slots):
-            await asyncio.sleep(WATCH_EVERY)
+        await until(lambda: not any(slot.busy or slot.state in GONE for slot in self.slots), within=SETTLED_WITHIN)
         for slot in self.slots:
             if slot.is_armed:
                 slot.busy = True

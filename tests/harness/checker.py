@@ -121,7 +121,6 @@ class Delivered:
                 topic.index[str(record.event["id"])] = len(topic.events)
                 topic.events.append(record)
                 self._topic_of[str(record.event["id"])] = record.topic
-        self._broker_died = any(fault.service == "nats-server" for fault in history.faults)
         self._wanted = {connection.after for connection in history.connections}
         self._places: dict[tuple[int, int], Positions] = {}
 
@@ -150,8 +149,7 @@ class Delivered:
                     yield f"replay_complete: {frame['replayed']} were told, {replayed} came"
                 case "resume_gap":
                     replayed = 0
-                    if frame["reason"] != "lost" or not self._broker_died:
-                        yield f"resume_gap: {frame['reason']}"
+                    yield f"resume_gap: {frame['reason']}"
                 case _ if "id" in frame and "cursor" in frame:
                     replayed += 1
                     yield from self._event(connection, session, positions, frame)

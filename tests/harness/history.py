@@ -1,6 +1,7 @@
-"""History: what the clients of a test did and saw, and what happened around them: all that the checker knows but the log.
+"""History: what the clients of a test did and saw, and what happened around them.
 
-It is written by the test's own clients and can be stored as a file: a failing round leaves it beside the logs.
+With the log it is all that the checker knows. It is written by the test's own clients and can be stored as a file: a
+failing round leaves it beside the logs.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Record the history that tests/pipeline/test_checker.py plants its faults in: `python -m tests.harness.record FILE`.
+"""Record the history that test_checker.py plants its faults in: `python -m tests.harness.record FILE`.
 
-Two sessions of two tenants, and in them everything that the checker has a rule for: a runner killed in mid-stream, a tool
-runner killed with a note taken, notes approved and rejected, a cancel, a message refused, a client that comes back.
+Two sessions of two tenants, and in them everything that the checker has a rule for: a runner killed in mid-stream, a
+tool runner killed with a note taken, notes approved and rejected, a cancel, a message refused, a client that drops.
 """
 
 import asyncio

@@ -78,6 +78,11 @@ def longest(history: History) -> Connection:
     return resumed[0]
 
 
+def tell(history: History, **frame: Any) -> None:
+    """Send a client something at the end."""
+    longest(history).frames.append(frame)
+
+
 def note(history: History, word: str) -> str:
     """The recorded note that ends so."""
     calls = [r.event for r in history.log if r.type == "tool_call"]
@@ -88,7 +93,7 @@ def note(history: History, word: str) -> str:
 def call_id(history: History, word: str) -> str:
     """The call of that note."""
     calls = [r.event for r in history.log if r.type == "tool_call"]
-    return next(c["tool_call_id"] for c in calls if c["arguments"].get("text", "").endswith(word))
+    return str(next(c["tool_call_id"] for c in calls if c["arguments"].get("text", "").endswith(word)))
 
 
 def open_call(history: History) -> int:
@@ -219,14 +224,20 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "a resumed client misses the first event": ("order", lose_first_after_resume),
     "a client gets other bytes": ("changed", other_bytes),
     "a client is not told the end": ("behind", behind),
-    "a client is told what is not in the log": ("phantom", lambda h: longest(h).frames.append({"type": "x", "id": "x", "cursor": ""})),
-    "replay_complete counts wrongly": ("replay_complete", lambda h: longest(h).frames.insert(0, {"type": "replay_complete", "cursor": "", "replayed": 9})),
-    "a cursor is not honoured": ("resume_gap", lambda h: longest(h).frames.insert(1, {"type": "resume_gap", "reason": "foreign"})),
+    "a client is told what is not in the log": ("phantom", lambda h: tell(h, type="x", id="x", cursor="")),
+    "replay_complete counts wrongly": (
+        "replay_complete",
+        lambda h: tell(h, type="replay_complete", cursor="", replayed=9999),
+    ),
+    "a cursor is not honoured": ("resume_gap", lambda h: tell(h, type="resume_gap", reason="foreign")),
     "a snapshot shows what was not streamed": ("snapshot", never_streamed),
     "a tenant's event reaches another tenant": ("leak", cross),
     "a tenant's words reach another tenant": ("leak", whisper),
     "a delta is missing": ("stream", lambda h: remove(h, where(h, "stream_delta", nth=5))),
-    "a delta is stored twice": ("stream", lambda h: repeat(h, where(h, "stream_delta", nth=5), where(h, "stream_delta", nth=6))),
+    "a delta is stored twice": (
+        "stream",
+        lambda h: repeat(h, where(h, "stream_delta", nth=5), where(h, "stream_delta", nth=6)),
+    ),
     "an answer ends with another text": ("stream", lambda h: change(h, where(h, "stream_end"), content="other")),
     "an answer is left open": ("left open", lambda h: remove(h, where(h, "stream_end"))),
     "the half answer is not withdrawn": ("old attempt", lambda h: remove(h, where(h, "stream_reset"))),

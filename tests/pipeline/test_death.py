@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts import streams
 from tests.harness.client import Client, Frame, joined, new_session
+from tests.harness.history import read_log
 from tests.harness.system import Service, System, system
 from tests.harness.wait import until
 
@@ -174,7 +176,26 @@ async def test_an_answer_goes_on_when_the_broker_is_killed_in_mid_stream(tmp_pat
         await running.nats.kill()
         await running.nats.start()
         await client.until("turn_end")
+        assert attempts(client) == [1]
+        assert not client.of("resume_gap")
         finished(client)
+
+
+async def test_who_is_at_work_while_the_broker_is_away_goes_on_with_it(tmp_path: Path) -> None:
+    """Deliveries come again after `ack_wait`, to their own holders: nobody takes over from one who lives."""
+    async with conversation(tmp_path, "agent_runner", "tool_runner") as (running, client):
+        await client.say([{"tool": "demo.slow", "arguments": {"seconds": 3 * streams.ACK_WAIT}}])
+        await client.until("tool_progress")
+        await running.nats.kill()
+        await asyncio.sleep(1.5 * streams.ACK_WAIT)
+        await running.nats.start()
+        await client.until("turn_end")
+        assert attempts(client) == [1]
+        assert [frame["status"] for frame in client.of("tool_result")] == ["completed"]
+        provisioner = await running.nats.client("provisioner")
+        started = [record for record in await read_log(provisioner, 0) if record.type == "tool_started"]
+        await provisioner.close()
+        assert len(started) == 1
 
 
 async def test_an_approval_outlives_everything(tmp_path: Path) -> None:

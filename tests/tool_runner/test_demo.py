@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from contracts.config import load
-from tool_runner.servers import Outcome, Servers
+from tool_runner.outcome import Outcome
+from tool_runner.servers import Servers
 
 pytestmark = pytest.mark.anyio
 
@@ -35,9 +36,7 @@ async def call(servers: Servers, tool: str, progress: Any = None, **arguments: A
     async def ignore(progress: float, total: float | None, message: str | None) -> None:
         """Not interested."""
 
-    return await servers.call(
-        tool, arguments, timeout=STARTING, progress=progress or ignore, idempotency_key="key-1"
-    )
+    return await servers.call(tool, arguments, timeout=STARTING, progress=progress or ignore, idempotency_key="key-1")
 
 
 async def test_every_tool_says_what_it_may_do(demo: Servers) -> None:
