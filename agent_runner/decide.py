@@ -62,24 +62,29 @@ def decide(session: Session, holding: Holding) -> Act | CloseAnswer:  # noqa: PL
         return Put(start, claim=True)
     if turn.stopping:
         return _end(turn, holding, Outcome("cancelled"), "cancelled")
-    if holding.outcome and holding.outcome.status == "completed":
-        return steer(session, holding) or _end(turn, holding, holding.outcome, "stop")
     if holding.outcome:
-        return _end(turn, holding, holding.outcome, "error")
+        reason: events.FinishReason = "stop" if holding.outcome.status == "completed" else "error"
+        return tell_steer(turn, holding) or _end(turn, holding, holding.outcome, reason)
     return Perform()
 
 
 def steer(session: Session, holding: Holding) -> Put | None:
     """At a boundary between steps: the fact that takes in the next steering message, if there is one.
 
-    `turn_end(steered)` takes it in; `steer_applied` follows, also by a later attempt.
+    `turn_end(steered)` takes it in; `steer_applied` follows, also by a later attempt. One that comes after the
+    last boundary is not taken in: nothing would answer it. It has a turn of its own.
     """
     turn = session.turns[holding.message_id]
     for message_id, other in session.turns.items():
         if other.seq > turn.seq and other.message.policy == "steer" and not other.stopping:
             return Put(events.TurnEnd(**_base(holding), reply_to=message_id, status="steered"))
-    for message_id, applied in turn.steered.items():
-        if not applied:
+    return tell_steer(turn, holding)
+
+
+def tell_steer(turn: Turn, holding: Holding) -> Put | None:
+    """The `steer_applied` of a message that was taken in, where it is missing."""
+    for message_id, taken in turn.steered.items():
+        if not taken.told:
             return Put(events.SteerApplied(**_base(holding), message_id=message_id, reply_to=holding.message_id))
     return None
 

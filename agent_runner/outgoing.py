@@ -21,7 +21,7 @@ Append = Callable[[events.StreamDelta], Awaitable[None]]
 
 
 class Outgoing:
-    """What was produced of one answer and not appended yet. Use as a context: leaving it normally flushes it."""
+    """What was produced of one answer and not appended yet. Use as a context: leaving it flushes it, unless cancelled."""
 
     def __init__(self, append: Append, session_id: str, message_id: str) -> None:
         self._append = append
@@ -36,6 +36,7 @@ class Outgoing:
         self._wanted = asyncio.Event()
         self._drained = asyncio.Event()
         self._closed = False
+        self._failed = False
         self._sender: asyncio.Task[None] | None = None
 
     def whole(self, kind: Kind) -> str:
@@ -53,25 +54,26 @@ class Outgoing:
         if not self._wanted.is_set():
             self._wanted.set()
             await asyncio.sleep(0)  # the first piece leaves at once, also of a producer that never waits
-        while self._waiting >= FULL:
+        while self._waiting >= FULL and not self._failed:
             self._drained.clear()
             await self._drained.wait()
-        if self._sender and self._sender.done():
-            self._sender.result()
+        if self._failed and self._sender:
+            await self._sender
 
     async def __aenter__(self) -> "Outgoing":
         self._sender = asyncio.create_task(self._send(), name="outgoing")
         return self
 
-    async def __aexit__(self, error: object, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         assert self._sender
-        if error is not None:
-            self._sender.cancel()
-            await asyncio.wait([self._sender])
-            return
+        if kind is not None and not issubclass(kind, Exception):
+            self._sender.cancel()  # the turn is to stop: nothing more is said
         self._closed = True
         self._wanted.set()
-        await self._sender
+        if error is None:
+            await self._sender
+        else:  # an agent that fails has said what it said before
+            await asyncio.wait([self._sender])
 
     async def _send(self) -> None:
         try:
@@ -84,8 +86,10 @@ class Outgoing:
                     if self._closed:
                         return
                     self._wanted.clear()
+        except BaseException:
+            self._failed = True
+            raise
         finally:
-            self._waiting = 0
             self._drained.set()
 
     async def _send_one(self, kind: Kind) -> None:

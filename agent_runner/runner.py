@@ -31,6 +31,11 @@ class MessageHolder:
         self._closing: CloseAnswer | None = None
         decide.first_look(hold.state, self.holding)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the turn has its outcome, and only its end is to be told."""
+        return self.holding.outcome is not None
+
     def decide(self) -> Act:
         """The next act. An answer that is still open is closed by `perform`, before its turn ends."""
         act = decide.decide(self.hold.state, self.holding)
@@ -75,7 +80,7 @@ class MessageHolder:
             self.holding.outcome = await work_while(self.hold, self._run(turn), self._is_wanted)
 
     def _is_wanted(self) -> bool:
-        return isinstance(decide.decide(self.hold.state, self.holding), Perform)
+        return not self.hold.stopping and isinstance(decide.decide(self.hold.state, self.holding), Perform)
 
     async def _run(self, turn: Turn) -> Outcome:
         code, text, retryable = Code.AGENT_FAILED, "", False

@@ -62,7 +62,7 @@ def parse(content: str) -> list[Step] | None:
     """The program that a message is, or None for any other content. Raises ScriptFailed for a malformed one."""
     try:
         program = msgspec.json.decode(content)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     if not isinstance(program, list):
         return None

@@ -18,6 +18,7 @@ from broker.connect import Unavailable
 from broker.hold import Hold
 from broker.read import read
 from contracts import events, session
+from contracts.depth import is_too_deep
 from contracts.session import Session
 from contracts.subjects import Lane
 
@@ -41,6 +42,7 @@ class Turn:
         self._holding = holding
         self.agent = agent
         self._answers = 0
+        self._closed = 0
         self._calls = 0
 
     @property
@@ -58,6 +60,7 @@ class Turn:
         answer_id = self._id("a", self._answers)
         recorded = self._state.answers.get(answer_id)
         if recorded and recorded.end:
+            self._closed += 1
             return recorded.end.content
         said = Said("tool_call" if closes else "stop")
         async with Outgoing(self._append_delta, self._holding.session_id, answer_id) as outgoing, aclosing(pieces):
@@ -85,12 +88,18 @@ class Turn:
             usage=said.usage,
         )
         await self._put(end)
+        self._closed += 1
         for name, count in (said.usage or {}).items():
             self.usage[name] = self.usage.get(name, 0) + count
         return end.content
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> events.ToolResult:
-        """Have a tool run, and wait for its result; an earlier attempt's call is found again, not repeated."""
+        """Have a tool run, and wait for its result; an earlier attempt's call is found again, not repeated.
+
+        Raises ValueError for arguments that are nested too deeply.
+        """
+        if is_too_deep(arguments):
+            raise ValueError("arguments that are nested too deeply")
         self._calls += 1
         call_id = self._id("c", self._calls)
         if call_id not in self._state.calls:
@@ -145,13 +154,14 @@ class Turn:
         await self._put(events.Error(**self._base, code=code, error=text, message=text, retryable=retryable))
 
     async def boundary(self) -> bool:
-        """Between two steps: take in the messages that steer this turn. Whether there were any."""
-        taken = False
+        """Between two steps: take in the messages that steer this turn.
+
+        Whether any were taken in here, also by an earlier attempt: then the agent has not answered them yet.
+        """
         while put := decide.steer(self._hold.state, self._holding):
             await self._hold.append(put.event)
             self._check()
-            taken = True
-        return taken
+        return any(taken.after == self._closed for taken in self._state.steered.values())
 
     async def close(self, answer_id: str, reason: events.FinishReason) -> None:
         """End an open answer with what was streamed of it, also by an earlier attempt."""

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from broker.acts import Act, Drop, Put, Settle, Wait
 from broker.append import ATTEMPT_TIMEOUT, Append, OutcomeUnknown, Stored, append, conditional
 from broker.client import header
@@ -94,7 +96,11 @@ class Hold(Generic[F]):
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:
-            event = events.decode(record.data)
+            try:
+                event = events.decode(record.data)
+            except (msgspec.DecodeError, RecursionError):  # one that nobody can read must not end every turn
+                logger.exception("not an event", extra={"sequence": record.seq})
+                event = None
             if event is not None:
                 self.state.apply(record.seq, event)
             self.seq = record.seq
@@ -158,11 +164,16 @@ class Hold(Generic[F]):
             raise
 
     async def wait(self, seconds: float = LOOK_EVERY) -> None:
+        """Wait for something new, at most `seconds` or a few; then fold what is new. Told to stop, do not wait."""
+        if self.stopping:
+            self.news.set()
+        await self.news_folded(seconds)
+
+    async def news_folded(self, seconds: float = LOOK_EVERY) -> None:
         """Wait for something new, at most `seconds` or a few; then fold what is new."""
-        if not self.stopping:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, LOOK_EVERY)):
-                    await self.news.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, LOOK_EVERY)):
+                await self.news.wait()
         await self.look()
 
     def wake(self, _subject: bytes, _reply: bytes, _data: bytes, headers: bytes) -> None:
@@ -218,6 +229,10 @@ async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> Asyn
 class Role(Protocol):
     """What a service does with what it holds."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the work is done and only to be told: then that comes first, also when told to stop."""
+
     def decide(self) -> Act:
         """The next act, from the folded state."""
 
@@ -235,17 +250,17 @@ class Role(Protocol):
 
 
 async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Callable[[], bool]) -> T | None:
-    """The result of `work`, or None where it was cancelled because the log says that it is not wanted any more."""
+    """The result of `work`, or None where it was cancelled because it is not `wanted` any more."""
     task = asyncio.create_task(work)
     try:
         while not task.done():
-            news = asyncio.create_task(hold.wait())
+            news = asyncio.create_task(hold.news_folded())
             await asyncio.wait([task, news], return_when=asyncio.FIRST_COMPLETED)
             if not news.done():
                 news.cancel()
                 continue
             news.result()
-            if hold.stopping or not wanted():
+            if not wanted():
                 task.cancel()
                 await asyncio.wait([task])
         return None if task.cancelled() else task.result()
@@ -256,7 +271,7 @@ async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Call
 async def settle(hold: Hold[F], role: Role) -> None:
     """Decide and act until the trigger is settled, dropped or, when told to stop, handed over."""
     while True:
-        if hold.stopping:
+        if hold.stopping and not role.is_done:
             if await role.release():
                 await hold.delivery.nak()
             return hold.delivery.drop()

@@ -42,7 +42,7 @@ def arm(fault: str) -> None:
     match fault.rsplit(":", 2):
         case [""]:
             _fault = None
-        case [point, nth, act] if act in SIGNALS:
+        case [point, nth, act] if act in SIGNALS and nth.isdigit():
             _fault = _Fault(point, int(nth), SIGNALS[act])
         case _:
             raise ValueError(f"not a fault: {fault!r}")

@@ -24,6 +24,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import Meta, Struct
 
+from contracts.depth import MOST, is_too_deep
 from contracts.errors import Code, MillraceError
 
 MAX_DATA = 256 * 1024
@@ -34,9 +35,6 @@ MAX_PAYLOAD = 2 * MAX_DATA
 
 MAX_HEADERS = 64 * 1024
 MAX_ATTRIBUTE = 2048
-MAX_DEPTH = 64
-"""How deep data may be nested: whoever decodes the stored event later must not run out of stack."""
-
 STRUCTURED = "application/cloudevents"
 BINARY = "application/octet-stream"
 
@@ -79,8 +77,8 @@ def decode(headers: bytes, payload: bytes) -> CloudEvent:
         attributes, data = _structured(payload)
     else:
         data = _data(payload, attributes.get("datacontenttype", content_type))
-    if _is_too_deep(data, MAX_DEPTH):
-        raise _invalid(f"the data is nested deeper than {MAX_DEPTH}")
+    if is_too_deep(data):
+        raise _invalid(f"the data is nested deeper than {MOST}")
     if len(msgspec.json.encode(data)) > MAX_DATA:
         raise InvalidEvent(Code.TOO_LARGE, f"the data is larger than {MAX_DATA} bytes")
     return _event(attributes, data)
@@ -209,7 +207,7 @@ def _json(content: bytes, what: str) -> Any:
         value = msgspec.json.decode(content)
         json.loads(content, object_pairs_hook=_refuse_repeated)  # msgspec does not tell
     except RecursionError:
-        raise _invalid(f"{what} is nested deeper than {MAX_DEPTH}") from None
+        raise _invalid(f"{what} is nested deeper than {MOST}") from None
     except (msgspec.DecodeError, ValueError):
         raise _invalid(f"{what} is not JSON") from None
     return value
@@ -218,11 +216,3 @@ def _json(content: bytes, what: str) -> Any:
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
         raise _invalid("a JSON object names a key twice")
-
-
-def _is_too_deep(value: Any, left: int) -> bool:
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return False
-    return left == 0 or any(_is_too_deep(child, left - 1) for child in value)

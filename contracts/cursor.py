@@ -5,10 +5,12 @@ epoch. It is opaque to clients: `<epoch>.<position>[.<position>…]`, one positi
 which the connection lists its topics.
 """
 
+import re
 from typing import Self
 
 from msgspec import Struct
 
+_CURSOR = re.compile(r"[A-Za-z0-9]{1,64}(\.(0|[1-9a-z][0-9a-z]{0,12})){1,8}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -33,7 +35,7 @@ class Cursor(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a cursor back. Raises ValueError for what is none."""
-        epoch, *positions = text.split(".")
-        if not (epoch.isalnum() and epoch.isascii() and positions and len(text) <= 256):
+        if not _CURSOR.fullmatch(text):
             raise ValueError(f"not a cursor: {text!r:.100}")
+        epoch, *positions = text.split(".")
         return cls(epoch, tuple(int(position, 36) for position in positions))

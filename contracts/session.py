@@ -23,6 +23,13 @@ class Answer(Struct):
     end: events.StreamEnd | None = None
 
 
+class Steer(Struct):
+    """A message that a turn took in. `after`: how many answers were closed then. `told`: `steer_applied` is there."""
+
+    after: int
+    told: bool = False
+
+
 class Turn(Struct):
     """A message without `turn_end`. `claim` is the sequence of its last `turn_start`, 0 if there is none.
 
@@ -39,7 +46,12 @@ class Turn(Struct):
     calls: dict[str, events.ToolResult | None] = field(default_factory=dict)
     workflows: dict[str, events.WorkflowProgress] = field(default_factory=dict)
     steps: dict[str, events.Step] = field(default_factory=dict)
-    steered: dict[str, bool] = field(default_factory=dict)
+    steered: dict[str, Steer] = field(default_factory=dict)
+
+    @property
+    def closed_answers(self) -> int:
+        """How many answers are recorded."""
+        return sum(answer.end is not None for answer in self.answers.values())
 
     @property
     def open_answer(self) -> Answer | None:
@@ -104,8 +116,8 @@ class Session(Struct):
             case events.TurnEnd(reply_to=reply_to, status=status):
                 self._end(reply_to, status)
             case events.SteerApplied(message_id=message_id, reply_to=reply_to):
-                if steered := self.turns.get(reply_to):
-                    steered.steered[message_id] = True
+                if (steered := self.turns.get(reply_to)) and message_id in steered.steered:
+                    steered.steered[message_id].told = True
             case (
                 events.ToolCall()
                 | events.ToolApprovalRequest()
@@ -136,7 +148,8 @@ class Session(Struct):
         if turn := self.turns.pop(reply_to, None):
             self.ended[reply_to] = status
             if status == "steered" and self.first:
-                self.turns[self.first].steered[reply_to] = False
+                running = self.turns[self.first]
+                running.steered[reply_to] = Steer(running.closed_answers)
             for call_id, result in turn.calls.items():
                 if result is not None:
                     self.calls.pop(call_id, None)

@@ -11,6 +11,7 @@ from broker.append import Append, LogFull, OutcomeUnknown, Stored, append, condi
 from broker.connect import Broker, Unavailable
 from broker.read import read
 from contracts import events
+from contracts.depth import is_too_deep
 from contracts.errors import Code, MillraceError
 from contracts.events import AnyEvent, unix_time
 from contracts.frames import SendApproval, SendCancel, SendMessage
@@ -41,6 +42,7 @@ async def send_message(
     who knows the session up to there need not look what lies between; where it is wrong nothing is lost.
     """
     _check_attachments(frame)
+    _check_depth(frame.metadata)
     client_message_id = frame.client_message_id or events.new_id()
     message_id = "m_" + _digest(topic, client_message_id)
     event = events.Message(
@@ -81,6 +83,7 @@ async def cancel(broker: Broker, principal: Principal, topic: Topic, frame: Send
 
 async def decide_approval(broker: Broker, principal: Principal, topic: Topic, frame: SendApproval) -> None:
     """Record a person's decision on a tool call: the first one, while it is asked for. Raises MillraceError."""
+    _check_depth(frame.arguments)
     while True:
         session, seq = await _fold(broker, topic)
         call = session.calls.get(frame.tool_call_id)
@@ -157,6 +160,11 @@ async def _fold(broker: Broker, topic: Topic) -> tuple[Session, int]:
 def _digest(topic: Topic, client_message_id: str) -> str:
     text = f"{topic.tenant}/{topic.id}/{client_message_id}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _check_depth(value: object) -> None:
+    if is_too_deep(value):
+        raise MillraceError(Code.BAD_REQUEST, "JSON that is nested too deeply")
 
 
 def _check_attachments(frame: SendMessage) -> None:

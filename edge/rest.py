@@ -6,6 +6,7 @@ import msgspec
 from litestar import Request, Response, get, post
 from msgspec import Meta, Struct
 
+from contracts.depth import is_too_deep
 from contracts.errors import Code, MillraceError
 from contracts.events import new_id
 from contracts.frames import Token
@@ -40,8 +41,10 @@ async def create_session(request: Request[Any, Any, Any]) -> Response[dict[str, 
         raise MillraceError(Code.TOO_LARGE)
     try:
         new = _new_session.decode(body or b"{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MillraceError(Code.BAD_REQUEST, str(error)) from None
+    if is_too_deep(new.metadata):
+        raise MillraceError(Code.BAD_REQUEST, "JSON that is nested too deeply")
     agent = new.agent or desk.config.default_agent
     if agent not in desk.config.agents:
         raise MillraceError(Code.BAD_REQUEST, f"there is no agent {agent}")

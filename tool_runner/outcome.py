@@ -6,6 +6,7 @@ import msgspec
 from mcp.types import CallToolResult, TextContent
 from msgspec import Struct
 
+from contracts.depth import is_too_deep
 from contracts.errors import Code
 
 RESULT_BYTES = 256 * 1024
@@ -39,6 +40,8 @@ def outcome_of(result: CallToolResult) -> Outcome:
         value = texts[0]
     elif value is None:
         value = [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in result.content]
+    if is_too_deep(value):
+        return failed(Code.TOOL_ERROR, "the result is nested too deeply")
     size = len(msgspec.json.encode(value))
     if size > RESULT_BYTES:
         return failed(Code.TOOL_ERROR, f"the result has {size} bytes; {RESULT_BYTES} are allowed")

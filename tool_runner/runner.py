@@ -49,6 +49,11 @@ class CallHolder:
         self._pending = False
         decide.first_look(hold.state, self.holding)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the tool has run, and only its result is to be told."""
+        return self.holding.outcome is not None
+
     def decide(self) -> Act:
         """The next act."""
         if not self.holding.claim:
@@ -72,7 +77,7 @@ class CallHolder:
                 metrics.APPROVALS.labels("expired").inc()
 
     async def release(self) -> bool:
-        """Told to stop: a call that was not started is anybody's; one that was comes back after `ack_wait`."""
+        """Told to stop: a call that was not started is anybody's; one that was, and did not run, comes back."""
         self._count_pending(False)
         return not self.holding.claim
 
@@ -89,7 +94,7 @@ class CallHolder:
             self.holding.late = True
             return
         outcome = await work_while(self.hold, self._execute(), lambda: isinstance(self.decide(), Perform))
-        if outcome is None and not self.hold.stopping:
+        if outcome is None:
             repeatable = self.holding.permit.repeatable
             outcome = Outcome("cancelled") if repeatable else Outcome("unknown", error="cancelled while it ran")
         self.holding.outcome = outcome

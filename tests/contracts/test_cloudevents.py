@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import cloudevents
+from contracts import cloudevents, depth
 from contracts.cloudevents import CloudEvent, InvalidEvent, decode
 from contracts.errors import Code
 
@@ -243,7 +243,7 @@ def test_data_of_the_largest_size_are_taken_and_one_byte_more_is_too_large() -> 
 
 def test_data_of_the_greatest_depth_are_taken() -> None:
     """Our choice: 64."""
-    deep = "[" * cloudevents.MAX_DEPTH + "]" * cloudevents.MAX_DEPTH
+    deep = "[" * depth.MOST + "]" * depth.MOST
     assert json.dumps(binary(deep.encode()).data) == deep
 
 

@@ -57,9 +57,6 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
         Cursor.parse(text)
 
 
-@pytest.mark.xfail(
-    reason="Cursor.parse reads a position with int(…, 36): that takes signs, spaces, `_`, capitals"
-)
 @given(st.text() | st.text("ae0129.-+_ z", max_size=20))
 @example("e.+1")
 @example("e.1_0")

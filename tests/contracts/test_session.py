@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.events import AnyEvent
-from contracts.session import Session, Turn
+from contracts.session import Session, Steer, Turn
 from tests.contracts import facts as a
 
 histories = st.lists(a.arbitrary, max_size=30) | a.honest()
@@ -162,8 +162,8 @@ def test_a_steer_belongs_to_the_turn_that_took_it_in() -> None:
     """DESIGN: `steer_applied` is added by a later attempt at that turn, by no other turn."""
     facts = [a.message("m1"), a.message("m2"), a.message("m3", "steer"), a.turn_start("m1")]
     taken = [*facts, a.turn_end("m3", "steered")]
-    assert turn(*taken).steered == {"m3": False}
-    assert turn(*taken, a.steer_applied("m3", "m1")).steered == {"m3": True}
+    assert turn(*taken).steered == {"m3": Steer(0)}
+    assert turn(*taken, a.steer_applied("m3", "m1")).steered == {"m3": Steer(0, told=True)}
     assert turn(*taken, a.turn_end("m1", "cancelled"), of="m2").steered == {}
 
 

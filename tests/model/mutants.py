@@ -130,6 +130,13 @@ def steers_the_stopped(session: Session, holding: agent.Holding) -> Put | None:
     return None
 
 
+def takes_the_late_in(session: Session, holding: agent.Holding) -> Act | agent.CloseAnswer:
+    """A steer that comes after the answer is taken in all the same."""
+    act = _agent(session, holding)
+    late = agent.steer(session, holding) if holding.outcome and isinstance(act, Put) else None
+    return late or act
+
+
 def cancel_is_no_end(session: Session, call: Call) -> bool:
     """A call whose turn is to be stopped may be started."""
     return call.call.reply_to not in session.turns
@@ -152,6 +159,7 @@ MUTANTS = {
         Mutant(Case(duplicate=1), agent, "decide", duplicate_is_held),
         Mutant(replace(STEER, cancel=1), agent, "steer", steer_applied_first),
         Mutant(replace(STEER, cancel=1), agent, "steer", steers_the_stopped),
+        Mutant(STEER, agent, "decide", takes_the_late_in),
         Mutant(replace(TOOL, cancel=1), Session, "over", cancel_is_no_end),
     )
 }

@@ -36,6 +36,8 @@ def to_fact(  # noqa: PLR0911 - a table
         return "the same call twice"
     if kind == "turn_end" and fact[2] == "steered" and fact[1] in f.stopping:
         return f"m{fact[1]} was to be stopped and is taken in"
+    if kind == "turn_end" and fact[2] == "steered" and m in f.answered:
+        return f"m{fact[1]} is taken in after the answer, and nothing answers it"
     return _to_turn_start(case, state, m) if kind == "turn_start" else None
 
 

@@ -57,13 +57,14 @@ class Reference:
             if f.result is None:
                 return None
         if steer := self._steer(f, m):
-            return steer
+            return steer  # one that comes after the answer has a turn of its own
         return ("turn_end", m, "completed") if m in f.answered else ("answer", m)
 
     def _steer(self, f: Fold, m: int) -> Fact | None:
         ends, applied = [], []
         for s, policy in f.policy.items():
-            if policy == "steer" and s > m and s not in f.ended and s not in f.stopping:
+            late = m in f.answered and self._rules.late_steers_wait
+            if policy == "steer" and s > m and s not in f.ended and s not in f.stopping and not late:
                 ends.append(("turn_end", s, "steered"))
                 applied += [] if self._rules.end_takes_in else [("steer_applied", s, m)]
         applied += [("steer_applied", s, m) for s, taker in f.taken.items() if taker == m]

@@ -22,6 +22,8 @@ class Rules:
     """For a tool call a stored cancel or interrupt is the end of its turn."""
     end_takes_in: bool = True
     """A steer is taken in by its `turn_end(steered)`; `steer_applied` follows, not the reverse."""
+    late_steers_wait: bool = True
+    """A steer that comes after the last answer is not taken in: nothing would answer it."""
     replay: bool = True
     """A new attempt finds the recorded call by its id."""
     resolve: bool = True

@@ -176,6 +176,11 @@ async def test_a_session_is_created_once_and_found_again(shared: System) -> None
             '{"type": "tool_approval", "tool_call_id": "x", "approved": true}', "approval_not_found", id="not asked"
         ),
         pytest.param("[" * 30_000, "bad_request", id="deep"),
+        pytest.param(
+            '{"type": "message", "content": "x", "metadata": ' + '{"a": ' * 900 + "1" + "}" * 902,
+            "bad_request",
+            id="deep metadata",
+        ),
         pytest.param('{"type": "message", "content": "\\ud800"}', "bad_request", id="lone surrogate"),
         pytest.param('{"type": "message", "content": "x", "metadata": {"n": NaN}}', "bad_request", id="not a number"),
     ],
@@ -242,3 +247,29 @@ async def test_a_refused_handshake_is_closed_with_a_code_that_a_browser_can_read
     }
     async with open_socket(shared.edge, session_id, tokens.get(token or "", token)) as client:
         assert await client.closed() == code
+
+
+async def test_a_tool_call_that_is_nested_too_deeply_fails_its_turn_and_no_other(shared: System) -> None:
+    """What the log holds, every service must be able to read."""
+    token = shared.token()
+    session_id = await new_session(shared.edge, token)
+    async with joined(shared.edge, session_id, token) as client:
+        deep = '{"a": ' * 500 + "1" + "}" * 500
+        await client.say('[{"tool": "demo.add", "arguments": ' + deep + "}]")
+        assert (await client.until("turn_end"))["status"] == "failed"
+        await client.say("still here")
+        assert (await client.until("turn_end"))["status"] == "completed"
+
+
+async def test_a_steer_that_comes_too_late_is_answered_as_its_own(shared: System) -> None:
+    """No accepted message goes unheard: one that no boundary took in has a turn of its own."""
+    token = shared.token()
+    session_id = await new_session(shared.edge, token)
+    async with joined(shared.edge, session_id, token) as client:
+        await client.say([{"stream": {"deltas": 10, "interval_ms": 20}}])
+        await client.until("stream_delta")
+        await client.say("and this", policy="steer")
+        for _ in range(2):
+            await client.until("turn_end")
+        assert [end["status"] for end in client.of("turn_end")] == ["completed", "completed"]
+        assert client.of("stream_end")[-1]["content"] == "and this"
