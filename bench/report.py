@@ -43,9 +43,7 @@ ROWS = (
     Row("flat_out", "deltas_per_s", "deltas/s, 50 sessions flat out", 100_000, at_least=True),
     Row("flat_out", "deltas_per_frame", "deltas a frame, flat out"),
     Row("flat_out", "cpu_s_per_million", "CPU s per million deltas, flat out", 10),
-    Row(
-        "killed", "completed_percent", "runner killed in mid-turn: completed, %", 100, at_least=True
-    ),
+    Row("killed", "completed_percent", "runner killed in mid-turn: completed, %", 100, at_least=True),
     Row("killed", "clean_percent", "... and clean, %", 100, at_least=True),
     Row("killed", "takeover_p50_ms", "takeover after the kill, p50 ms"),
     Row("killed", "takeover_max_ms", "takeover after the kill, max ms", 2000),
@@ -57,9 +55,7 @@ def table(runs: Runs) -> str:
     lines = ["A Millrace number that misses its target is bold.", ""]
     for sync, systems in runs.items():
         names = [name for name in NAMES if name in systems]
-        lines.append(
-            f"| {SYNCS[sync]} | " + " | ".join(map(NAMES.__getitem__, names)) + " | target |"
-        )
+        lines.append(f"| {SYNCS[sync]} | " + " | ".join(map(NAMES.__getitem__, names)) + " | target |")
         lines.append("|---" * (len(names) + 2) + "|")
         for row in ROWS:
             cells = [_cell(row, sync, name, systems[name]) for name in names]

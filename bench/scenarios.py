@@ -85,9 +85,7 @@ async def paced(system: System, scale: Scale) -> Numbers:
         latencies = {f"p{p}_ms": percentile(pool.latencies, p) for p in (50, 99)}
         deltas = sum(turn.received for turn in turns)
         rate = {"deltas_per_s": deltas / (time.monotonic() - begin)}
-        return (
-            latencies | rate | usage.per_million(deltas) | faults(turns, pool, scale.paced_deltas)
-        )
+        return latencies | rate | usage.per_million(deltas) | faults(turns, pool, scale.paced_deltas)
 
 
 async def flat_out(system: System, scale: Scale) -> Numbers:

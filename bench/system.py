@@ -50,9 +50,7 @@ def floor(sync: str, mode: str = "coalesce") -> Iterator[System]:
     every = "sync_interval: always" if sync == "always" else ""
     with _workplace() as (place, started):
         config = place / "nats.conf"
-        config.write_text(
-            f'listen: "127.0.0.1:{nats_port}"\njetstream {{ store_dir: "{place}"\n{every}\n}}\n'
-        )
+        config.write_text(f'listen: "127.0.0.1:{nats_port}"\njetstream {{ store_dir: "{place}"\n{every}\n}}\n')
         started.append(_start([program, "-c", str(config)], place, {}))
         _wait(lambda: _listens(nats_port), started, place)
         python = [sys.executable, "-m", "bench.floor"]
@@ -111,9 +109,7 @@ def _start(command: list[str], place: Path, extra: dict[str, str]) -> subprocess
         )
 
 
-def _wait(
-    condition: Callable[[], bool], started: list[subprocess.Popen[bytes]], place: Path
-) -> None:
+def _wait(condition: Callable[[], bool], started: list[subprocess.Popen[bytes]], place: Path) -> None:
     deadline = time.monotonic() + READY_LIMIT
     while not condition():
         if time.monotonic() > deadline or started[-1].poll() is not None:

@@ -42,6 +42,7 @@ TEMPORARY = (Unavailable, TimeoutError, OutcomeUnknown, LogFull)
 LAST_DELIVERY = 5
 """A message that fails for an unknown reason is refused when it comes that often."""
 
+
 class Routed(Struct, frozen=True):
     """What a message asks for: this event in that topic."""
 

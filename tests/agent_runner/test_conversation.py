@@ -26,9 +26,7 @@ def asks(message_id: str, content: str | None = None) -> events.Message:
     )
 
 
-def answers(
-    reply_to: str, content: str, *, number: int = 1, reason: events.FinishReason = "stop"
-) -> events.StreamEnd:
+def answers(reply_to: str, content: str, *, number: int = 1, reason: events.FinishReason = "stop") -> events.StreamEnd:
     """A whole answer."""
     return events.StreamEnd(
         **base(),

@@ -161,9 +161,7 @@ def test_an_agent_that_failed_ends_its_turn_and_says_why() -> None:
         ([], Outcome("failed", Failure("agent_failed", "no")), "error"),
     ],
 )
-def test_an_open_answer_ends_before_its_turn(
-    more: list[AnyEvent], outcome: Outcome | None, reason: str
-) -> None:
+def test_an_open_answer_ends_before_its_turn(more: list[AnyEvent], outcome: Outcome | None, reason: str) -> None:
     """WIRE: `stream_end` with the partial content, then `turn_end`."""
     session = fold(*CLAIMED, a.stream_start("a1", "m1"), *more)
     assert decide(session, mine(outcome=outcome)) == CloseAnswer("a1", reason)  # type: ignore[arg-type]
@@ -186,9 +184,7 @@ def test_a_steer_is_taken_in_by_its_end_and_then_said_to_be_applied() -> None:
     assert steer(fold(*facts, a.steer_applied("m2", "m1")), mine()) is None
 
 
-@pytest.mark.parametrize(
-    "stops", [a.cancel("m2"), a.message("m3", "interrupt")], ids=["cancel", "interrupt"]
-)
+@pytest.mark.parametrize("stops", [a.cancel("m2"), a.message("m3", "interrupt")], ids=["cancel", "interrupt"])
 def test_a_steer_that_was_itself_stopped_is_not_taken_in(stops: AnyEvent) -> None:
     """DESIGN: it is ended as its own turn."""
     assert steer(fold(*CLAIMED, a.message("m2", "steer"), stops), mine()) is None

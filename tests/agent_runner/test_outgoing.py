@@ -214,13 +214,9 @@ async def test_an_empty_piece_is_no_delta() -> None:
     assert log.deltas == []
 
 
-@given(
-    st.lists(st.tuples(st.text(), st.sampled_from(("text", "thinking"))), max_size=20), st.data()
-)
+@given(st.lists(st.tuples(st.text(), st.sampled_from(("text", "thinking"))), max_size=20), st.data())
 @settings(deadline=None)
-def test_offsets_count_the_characters_of_each_kind(
-    pieces: list[tuple[str, Kind]], data: st.DataObject
-) -> None:
+def test_offsets_count_the_characters_of_each_kind(pieces: list[tuple[str, Kind]], data: st.DataObject) -> None:
     """WIRE: `offset` (characters of that kind before it), wherever the pieces are joined."""
 
     async def produce() -> tuple[Log, Outgoing]:

@@ -42,9 +42,7 @@ def test_an_empty_list_is_a_program_that_does_nothing() -> None:
     assert parse(" [] ") == []
 
 
-@pytest.mark.parametrize(
-    "content", ["", "hello", '{"say": "x"}', "[1", '"[]"', "null", "3", "[] x"]
-)
+@pytest.mark.parametrize("content", ["", "hello", '{"say": "x"}', "[1", '"[]"', "null", "3", "[] x"])
 def test_any_other_content_is_no_program(content: str) -> None:
     """WIRE: it is echoed."""
     assert parse(content) is None

@@ -81,9 +81,7 @@ _EVENTS: tuple[events.Event, ...] = (
     events.SteerMissed(**_TURN, message_id="m_2"),
     events.Step(**_TURN, name="search", result=[1, "two", None]),
     events.ToolCall(**_CALL, tool="demo.add", arguments={"a": 1, "b": 2}),
-    events.ToolApprovalRequest(
-        **_CALL, tool="demo.note", arguments={"text": "x"}, expires_at=_LATER
-    ),
+    events.ToolApprovalRequest(**_CALL, tool="demo.note", arguments={"text": "x"}, expires_at=_LATER),
     events.ToolStarted(**_CALL, attempt=1),
     events.ToolProgress(**_S, tool_call_id="c_1", progress=0.5, total=1.0, message="half"),
     events.ToolResult(**_CALL, status="failed", result=None, error="no", code="tool_denied"),
@@ -99,9 +97,7 @@ _EVENTS: tuple[events.Event, ...] = (
         event_data=None,
     ),
     events.AgentUpdate(**_LOG, tenant="acme", agent_id="agent-1", status="ready"),
-    events.MemoryUpdate(
-        **_LOG, user_id="ada", memory_id="mem-1", agent_id="agent-1", operation="created"
-    ),
+    events.MemoryUpdate(**_LOG, user_id="ada", memory_id="mem-1", agent_id="agent-1", operation="created"),
     events.Error(
         **_S,
         code="model_unavailable",
@@ -123,9 +119,7 @@ _CLIENT: tuple[frames.ClientFrame, ...] = (
         policy="interrupt",
     ),
     frames.SendCancel(request_id="r-1", message_id="m_1"),
-    frames.SendApproval(
-        request_id="r-1", tool_call_id="c_1", approved=True, reason="ok", arguments={"text": "y"}
-    ),
+    frames.SendApproval(request_id="r-1", tool_call_id="c_1", approved=True, reason="ok", arguments={"text": "y"}),
     frames.SendTyping(request_id="r-1", is_typing=False),
     frames.SendAuth(request_id="r-1", token="a.b.c"),
     frames.SendPing(request_id="r-1"),
@@ -147,9 +141,7 @@ _SERVER: tuple[frames.ServerFrame, ...] = (
         last="0123456789abcdef0123456789abcdef",
         messages=[{"type": "message", "message_id": "m_1"}],
         before=None,
-        active=frames.Active(
-            message_id="a_1", reply_to="m_1", agent="script", content="He", thinking="", attempt=1
-        ),
+        active=frames.Active(message_id="a_1", reply_to="m_1", agent="script", content="He", thinking="", attempt=1),
         running="m_1",
         queue=["m_2"],
         approvals=[{"type": "tool_approval_request", "tool_call_id": "c_1"}],

@@ -66,9 +66,7 @@ def stream_reset(message_id: str) -> AnyEvent:
 
 def stream_end(message_id: str, reply_to: str) -> AnyEvent:
     """An answer ends."""
-    return events.StreamEnd(
-        **BASE, message_id=message_id, reply_to=reply_to, content="x", finish_reason="stop"
-    )
+    return events.StreamEnd(**BASE, message_id=message_id, reply_to=reply_to, content="x", finish_reason="stop")
 
 
 def steer_applied(message_id: str, reply_to: str) -> AnyEvent:
@@ -88,9 +86,7 @@ def workflow_progress(progress: float) -> AnyEvent:
 
 def tool_call(call_id: str, reply_to: str) -> AnyEvent:
     """The agent wants a tool run."""
-    return events.ToolCall(
-        **BASE, tool_call_id=call_id, reply_to=reply_to, tool="demo.note", arguments={"text": "x"}
-    )
+    return events.ToolCall(**BASE, tool_call_id=call_id, reply_to=reply_to, tool="demo.note", arguments={"text": "x"})
 
 
 def request(call_id: str, reply_to: str, expires_at: float = 100) -> AnyEvent:
@@ -124,9 +120,7 @@ def tool_started(call_id: str, reply_to: str, attempt: int = 1) -> AnyEvent:
 
 def tool_result(call_id: str, reply_to: str, status: events.ToolStatus = "completed") -> AnyEvent:
     """The end of a call."""
-    return events.ToolResult(
-        **BASE, tool_call_id=call_id, reply_to=reply_to, status=status, result=1, error=None
-    )
+    return events.ToolResult(**BASE, tool_call_id=call_id, reply_to=reply_to, status=status, result=1, error=None)
 
 
 arbitrary: st.SearchStrategy[AnyEvent] = st.one_of(

@@ -247,19 +247,13 @@ def test_data_of_the_greatest_depth_are_taken() -> None:
     assert json.dumps(binary(deep.encode()).data) == deep
 
 
-NAMES = st.sampled_from(
-    ["ce-id", "CE-Source", "ce-type", "ce-specversion", "Content-Type", "ce-time"]
-)
+NAMES = st.sampled_from(["ce-id", "CE-Source", "ce-type", "ce-specversion", "Content-Type", "ce-time"])
 VALUES = st.sampled_from([b"1.0", b"application/cloudevents+json", b"%ff", b'"', b'"\\', b"text/x"])
 HEADERS = st.one_of(
     st.binary(),
-    st.lists(
-        st.tuples(NAMES | st.text(max_size=5), VALUES | st.binary(max_size=20)), max_size=8
-    ).map(
+    st.lists(st.tuples(NAMES | st.text(max_size=5), VALUES | st.binary(max_size=20)), max_size=8).map(
         lambda pairs: (
-            b"NATS/1.0\r\n"
-            + b"".join(n.encode(errors="replace") + b": " + v + b"\r\n" for n, v in pairs)
-            + b"\r\n"
+            b"NATS/1.0\r\n" + b"".join(n.encode(errors="replace") + b": " + v + b"\r\n" for n, v in pairs) + b"\r\n"
         )
     ),
 )

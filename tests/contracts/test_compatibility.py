@@ -45,8 +45,7 @@ ALWAYS = MappingProxyType(
         "event.steer_missed": "message_id reply_to",
         "event.session_updated": "title state",
         "event.error": "code error message retryable",
-        "server.connected": "connection_id session_id agent heartbeat_interval heartbeat_timeout "
-        "expires_at",
+        "server.connected": "connection_id session_id agent heartbeat_interval heartbeat_timeout expires_at",
         "server.snapshot": "cursor last messages before active queue approvals workflows",
         "server.replay_complete": "cursor replayed",
         "server.resume_gap": "reason",

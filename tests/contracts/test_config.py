@@ -106,8 +106,7 @@ def test_script_and_demo_exist_unless_the_file_says_otherwise(file: Path) -> Non
 
 def test_what_a_file_says_of_script_and_demo_is_kept(file: Path) -> None:
     file.write_text(
-        '[agents.script]\nmodel = "script"\ninstructions = "mine"\n'
-        '[tools.servers.demo]\nurl = "http://localhost:1/mcp"'
+        '[agents.script]\nmodel = "script"\ninstructions = "mine"\n[tools.servers.demo]\nurl = "http://localhost:1/mcp"'
     )
     config = load(file)
     assert config.agents == {"script": Agent(model="script", instructions="mine")}
@@ -158,9 +157,7 @@ RULE = '[[tools.rules]]\ntool = "*"\ndecision = "ask"\n'
         pytest.param("demo = 1", "demo", id="demo is no boolean"),
     ],
 )
-def test_a_mistake_is_named_in_one_line_with_file_and_place(
-    file: Path, text: str, place: str
-) -> None:
+def test_a_mistake_is_named_in_one_line_with_file_and_place(file: Path, text: str, place: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load(file)

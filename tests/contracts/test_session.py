@@ -26,9 +26,7 @@ def turn(*facts: AnyEvent, of: str = "m1") -> Turn:
 
 @given(histories, st.integers(0, 30))
 @unhurried
-def test_folding_a_prefix_and_then_the_rest_is_folding_everything(
-    facts: list[AnyEvent], cut: int
-) -> None:
+def test_folding_a_prefix_and_then_the_rest_is_folding_everything(facts: list[AnyEvent], cut: int) -> None:
     """Promise: a state that a holder left behind is as good as a new fold."""
     cut = min(cut, len(facts))
     assert fold(facts[cut:], fold(facts[:cut]), after=cut) == fold(facts)
@@ -56,12 +54,8 @@ def test_every_prefix_is_consistent(facts: list[AnyEvent]) -> None:
         assert not session.turns.keys() & session.ended.keys()
         assert session.ended.items() >= ended.items(), "an end is for ever"
         ended = dict(session.ended)
-        assert [turn.seq for turn in session.turns.values()] == sorted(
-            turn.seq for turn in session.turns.values()
-        )
-        assert session.first == min(
-            session.turns, key=lambda message_id: session.turns[message_id].seq, default=None
-        )
+        assert [turn.seq for turn in session.turns.values()] == sorted(turn.seq for turn in session.turns.values())
+        assert session.first == min(session.turns, key=lambda message_id: session.turns[message_id].seq, default=None)
 
 
 @given(histories)
@@ -117,9 +111,7 @@ def test_a_call_is_kept_until_it_has_its_result_and_its_turn_has_ended() -> None
 
 def test_an_interrupt_stops_every_earlier_message_and_no_later_one() -> None:
     """DESIGN: at its place in the log."""
-    session = fold(
-        [a.message("m1"), a.message("m2"), a.message("m3", "interrupt"), a.message("m4")]
-    )
+    session = fold([a.message("m1"), a.message("m2"), a.message("m3", "interrupt"), a.message("m4")])
     assert [turn.stopping for turn in session.turns.values()] == [True, True, False, False]
 
 

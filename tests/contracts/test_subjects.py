@@ -26,9 +26,7 @@ def matches(pattern: str, subject: str) -> bool:
             wanted[:-1],
             given_[: len(wanted) - 1] if len(given_) >= len(wanted) else [],
         )
-    return len(wanted) == len(given_) and all(
-        w in ("*", g) for w, g in zip(wanted, given_, strict=True)
-    )
+    return len(wanted) == len(given_) and all(w in ("*", g) for w, g in zip(wanted, given_, strict=True))
 
 
 @given(tokens)
@@ -97,9 +95,7 @@ def test_no_two_things_share_a_subject(one: Topic, lane: Lane, other: Topic, lan
 
 @given(topics, lanes, topics)
 @unhurried
-def test_a_topic_hears_its_own_subjects_and_no_others(
-    topic: Topic, lane: Lane, other: Topic
-) -> None:
+def test_a_topic_hears_its_own_subjects_and_no_others(topic: Topic, lane: Lane, other: Topic) -> None:
     """Promise P10: also on replay."""
     fact, live = topic.fact(lane), topic.fact(lane).replace("log.", "live.", 1)
     assert matches(topic.facts, fact)
@@ -123,10 +119,7 @@ def test_a_lane_of_all_topics_is_that_lane_alone(topic: Topic, lane: Lane, other
     assert not matches(subjects.lane_of_all("*", lane), topic.delta)
 
 
-@given(
-    st.text()
-    | st.lists(tokens | st.sampled_from(["log", "live", "fact", "delta", *LANES])).map(".".join)
-)
+@given(st.text() | st.lists(tokens | st.sampled_from(["log", "live", "fact", "delta", *LANES])).map(".".join))
 @example("log.t.session.s.fact.other")
 @example("log.t.planet.s.delta")
 @example("log.t.session.*.delta")
@@ -145,9 +138,7 @@ def test_what_is_parsed_is_what_could_have_been_built(text: str) -> None:
 
 @given(tokens, tokens, st.lists(tokens, min_size=1).map(".".join))
 @unhurried
-def test_an_event_is_published_where_its_tenant_alone_may(
-    tenant: str, source: str, event_type: str
-) -> None:
+def test_an_event_is_published_where_its_tenant_alone_may(tenant: str, source: str, event_type: str) -> None:
     """Promise P7, P10."""
     subject = subjects.ingest(tenant, source, event_type)
     assert matches(subjects.ingest_all(tenant), subject)

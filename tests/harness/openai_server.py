@@ -145,9 +145,7 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     return Request(line.split()[1], headers, json.loads(body or b"{}"))
 
 
-async def _send(
-    request: Request, reply: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _send(request: Request, reply: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     left = asyncio.create_task(reader.read(1))
     try:
         fields = {"Content-Type": reply.content_type} | reply.headers

@@ -28,9 +28,7 @@ class Real:
 
     def __init__(self, case: Case) -> None:
         self._case = case
-        self._permit = tool.Permit(
-            "ask" if case.approval else "allow", repeatable=case.tool == "idempotent"
-        )
+        self._permit = tool.Permit("ask" if case.approval else "allow", repeatable=case.tool == "idempotent")
         self.session = cache(self._session)
 
     def _session(self, log: Log) -> Session:

@@ -113,9 +113,7 @@ def steer_applied_first(session: Session, holding: agent.Holding) -> Put | None:
     for m, other in session.turns.items():
         steers = other.seq > turn.seq and other.message.policy == "steer" and not other.stopping
         if steers and m not in turn.steered:
-            applied = events.SteerApplied(
-                id="e", timestamp="t", message_id=m, reply_to=holding.message_id
-            )
+            applied = events.SteerApplied(id="e", timestamp="t", message_id=m, reply_to=holding.message_id)
             return Put(applied)
         if steers:
             return Put(events.TurnEnd(id="e", timestamp="t", reply_to=m, status="steered"))

@@ -79,9 +79,7 @@ def _to_result(  # noqa: PLR0911 - a table
         return "unknown without a start"
     if (state.crash, state.pause, state.stop) == (case.crash, case.pause, case.stop):
         return "unknown without a fault"
-    if f.started > task.joined and any(
-        other.claim == f.started for other in state.tasks if other != task
-    ):
+    if f.started > task.joined and any(other.claim == f.started for other in state.tasks if other != task):
         return "spurious: unknown, while one who started after this holder joined is at work"
     return None
 

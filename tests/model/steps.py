@@ -60,9 +60,7 @@ class World:
                 yield sends(("cancel", m), cancels=0)
         if state.sent and state.duplicate:
             yield sends(log[0], duplicate=0)
-        if (
-            f.ask and f.approved is None and not f.result and not f.over
-        ):  # the edge appends conditionally
+        if f.ask and f.approved is None and not f.result and not f.over:  # the edge appends conditionally
             for approved in (True, False):
                 yield sends(("approval", "c", approved))
 
@@ -108,9 +106,7 @@ class World:
         elif act and (task.seen == size or not self._case.rules.conditional):
             yield from self._appends(name, state, task, others, act)
 
-    def _stopped(
-        self, name: str, state: State, task: Task, others: tuple[Task, ...]
-    ) -> Iterator[Step]:
+    def _stopped(self, name: str, state: State, task: Task, others: tuple[Task, ...]) -> Iterator[Step]:
         after = state._replace(tasks=others, stop=state.stop - 1)
         if not task.claim:
             yield self._step(f"{name} is stopped, naks", _nak(after, task), own=False)
@@ -121,9 +117,7 @@ class World:
             after = after._replace(log=(*state.log, fact), tasks=(*others, released))
             yield self._step(f"{name} is stopped, releases", after, own=False)
 
-    def _does(
-        self, name: str, state: State, task: Task, others: tuple[Task, ...], act: Act
-    ) -> Iterator[Step]:
+    def _does(self, name: str, state: State, task: Task, others: tuple[Task, ...], act: Act) -> Iterator[Step]:
         after = state._replace(tasks=others)
         match act:
             case "ack":
@@ -143,9 +137,7 @@ class World:
                     after = state._replace(tasks=late, pause=state.pause - 1)
                     yield self._step(f"{name} is late", after, own=False)
 
-    def _appends(
-        self, name: str, state: State, task: Task, others: tuple[Task, ...], fact: Fact
-    ) -> Iterator[Step]:
+    def _appends(self, name: str, state: State, task: Task, others: tuple[Task, ...], fact: Fact) -> Iterator[Step]:
         size, wrong = len(state.log), objections.to_fact(self._case, state, task, fact)
         claim = size + 1 if fact[0] in ("turn_start", "started") else task.claim
         stored = state._replace(log=(*state.log, fact))

@@ -49,9 +49,7 @@ def _turn_event(fact: Fact) -> AnyEvent:  # noqa: PLR0911 - a table
             return events.TurnEnd(**base, reply_to=m, status=status)
         case ("answer", number):
             answer = answer_id(number)
-            return events.StreamEnd(
-                **base, message_id=answer, reply_to=m, content="", finish_reason="stop"
-            )
+            return events.StreamEnd(**base, message_id=answer, reply_to=m, content="", finish_reason="stop")
         case ("steer_applied", _, taker):
             return events.SteerApplied(**base, message_id=m, reply_to=message_id(taker))
     raise ValueError(fact)
@@ -64,9 +62,7 @@ def _call_event(fact: Fact) -> AnyEvent:
         case ("call", _):
             return events.ToolCall(**of_turn, tool="demo.note", arguments={})
         case ("ask", _):
-            return events.ToolApprovalRequest(
-                **of_turn, tool="demo.note", arguments={}, expires_at=EXPIRES_AT
-            )
+            return events.ToolApprovalRequest(**of_turn, tool="demo.note", arguments={}, expires_at=EXPIRES_AT)
         case ("approval", _, approved):
             return events.ToolApproval(**base, approved=approved, decided_by="u", decided_at="t")
         case ("started", _, attempt):

@@ -28,9 +28,7 @@ ASK = Permit("ask", expires=30)
 AGAIN = Permit("allow", repeatable=True)
 
 
-def act(
-    facts: tuple[AnyEvent, ...], permit: Permit = ALLOW, now: float = NOW, **more: Any
-) -> object:
+def act(facts: tuple[AnyEvent, ...], permit: Permit = ALLOW, now: float = NOW, **more: Any) -> object:
     """What the holder of the call does after those facts."""
     session = Session()
     for seq, fact in enumerate(facts, 1):
@@ -62,9 +60,7 @@ def test_an_allowed_call_is_started_and_executed() -> None:
 
 @pytest.mark.parametrize("after", [(), (a.turn_end("m1"),)], ids=["open", "ended"])
 @pytest.mark.parametrize("holder", [{}, {"claim": 4}, {"claim": 4, "late": True}])
-def test_a_call_with_a_result_is_settled(
-    after: tuple[AnyEvent, ...], holder: dict[str, Any]
-) -> None:
+def test_a_call_with_a_result_is_settled(after: tuple[AnyEvent, ...], holder: dict[str, Any]) -> None:
     """DESIGN: `tool_result(c)` exists: ack."""
     assert act((*STARTED, a.tool_result("c1", "m1"), *after), **holder) == Settle()
 

@@ -29,9 +29,7 @@ RULES = (
         pytest.param("mail.read", "acme", "bob", Decision("ask"), id="no rule"),
     ],
 )
-def test_the_first_rule_that_matches_decides(
-    tool: str, tenant: str, user: str, expected: Decision
-) -> None:
+def test_the_first_rule_that_matches_decides(tool: str, tenant: str, user: str, expected: Decision) -> None:
     assert decide(RULES, tool, tenant, user, read_only=False, trusted=True) == expected
 
 
