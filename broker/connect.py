@@ -152,7 +152,12 @@ class Broker:
         return answer
 
     async def request(
-        self, subject: str, payload: bytes = b"", *, headers: bytes = b"", timeout: float = REPLY_WITHIN  # noqa: ASYNC109
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: bytes = b"",
+        timeout: float = REPLY_WITHIN,  # noqa: ASYNC109
     ) -> Reply:
         """The first reply. Raises Unavailable where nobody listens, and TimeoutError where the outcome is unknown."""
         return await self.ask(subject, payload, headers, timeout=timeout)

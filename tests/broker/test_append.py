@@ -240,9 +240,7 @@ async def test_what_is_not_permitted_is_rejected(edge: Broker) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_of_racing_writers_one_wins_each_place(
-    seed: int, service: Connect, proxy: Proxy, agent: Broker
-) -> None:
+async def test_of_racing_writers_one_wins_each_place(seed: int, service: Connect, proxy: Proxy, agent: Broker) -> None:
     """A few hundred conditional appends on a line that loses acknowledgements and breaks: each stored once, or never.
 
     The log itself tells that every stored fact follows the one which its writer named.

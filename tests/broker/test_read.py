@@ -116,9 +116,7 @@ async def test_a_replica_that_is_behind_is_waited_for(replica: Replica) -> None:
 
 
 async def test_a_refused_read_is_unavailable(replica: Replica) -> None:
-    replica.on_get = lambda connection, message: connection.send(
-        message.reply, b"", headers=" 408 Bad Request"
-    )
+    replica.on_get = lambda connection, message: connection.send(message.reply, b"", headers=" 408 Bad Request")
     with pytest.raises(Unavailable):
         await page(replica.broker, TOPIC.all, 0)
 
