@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import ParseResult
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
@@ -36,6 +37,7 @@ class Wire(TcpTransport):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._unwritten: list[bytes] = []
 
     def __bool__(self) -> bool:
         return True  # nats-py would replace a transport that is not connected yet
@@ -47,22 +49,52 @@ class Wire(TcpTransport):
         return writer is not None and not writer.is_closing()
 
     def write(self, payload: bytes) -> None:
-        """Write, or drop what a broken connection does not take; uvloop would raise RuntimeError."""
-        if self.is_open:
-            super().write(payload)  # type: ignore[no-untyped-call]
+        """Write, or drop what a broken connection does not take; uvloop would raise RuntimeError.
+
+        What is written in one turn of the event loop goes out in one piece: a system call costs both ends more than
+        the message does.
+        """
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write_all)
+        self._unwritten.append(payload)
+
+    def _write_all(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        if unwritten and self.is_open:
+            super().write(b"".join(unwritten))  # type: ignore[no-untyped-call]
+
+    async def drain(self) -> None:
+        """Wait until the connection takes more."""
+        self._write_all()
+        await super().drain()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Close when all is written."""
+        self._write_all()
+        super().close()  # type: ignore[no-untyped-call]
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write one after the other."""
         self.write(b"".join(payload))
 
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
+        """Connect; nats-py does it with wait_for, which may swallow a cancellation until Python 3.12."""
+        async with asyncio.timeout(connect_timeout):
+            reader, writer = await asyncio.open_connection(uri.hostname, uri.port, limit=buffer_size)
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
+
     async def wait_closed(self) -> None:
         """Wait until all is written and the connection is closed, but not for a peer that takes nothing."""
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN):
-                await super().wait_closed()  # type: ignore[no-untyped-call]
-        except TimeoutError:
-            assert self._io_writer
+        if self._io_writer is None:
+            return
+        # a task of its own: several wait for one future, which is cancelled with the first of them
+        closing = asyncio.ensure_future(self._io_writer.wait_closed())
+        _, late = await asyncio.wait([closing], timeout=CLOSE_WITHIN)
+        if late:
             self._io_writer.transport.abort()
+        elif not closing.cancelled():
+            closing.exception()  # it is closed, however that came
 
     def abort(self) -> None:
         """Close at once, if it is not closed."""
@@ -77,6 +109,7 @@ class DirectClient(Client):
         super().__init__()
         self._transport: Wire = Wire()
         self._direct: dict[int, Callback] = {}
+        self._ended = False
         self.broken: Callable[[], None] | None = None
         self.settled = False
         """Whether the subscriptions of this connection are made again: a reply could be lost before."""
@@ -127,7 +160,8 @@ class DirectClient(Client):
             await self.end_direct(subscription)
 
     async def close(self) -> None:
-        """Close, also a connection whose peer takes nothing any more."""
+        """Close for good, also a connection whose peer takes nothing any more."""
+        self._ended = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * CLOSE_WITHIN):
                 await super().close()
@@ -150,6 +184,8 @@ class DirectClient(Client):
                 task.cancel()
         self._transport.abort()
         self._ps.reset()
+        if self._ended:  # and a cancellation was swallowed on the way here
+            raise asyncio.CancelledError
         await super()._connect_to_server(s)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:

@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds before each restart in a row; the first is at once."""
-STEADY = 10.0
+STEADY = 1.5
 """A child that ran for so many seconds has a clean record."""
 LOG_KEPT = 16 * 1024 * 1024
 """A log longer than this is set aside at a start; one such is kept."""

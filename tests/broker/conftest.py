@@ -7,6 +7,8 @@ import pytest
 
 from broker import connect as connecting
 from broker.connect import Broker, connect
+from broker.feed import Feed, Feeds
+from tests.broker.readers import TOPIC
 from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy, proxied
 
@@ -50,3 +52,22 @@ async def agent(service: Connect) -> AsyncIterator[Broker]:
     """An agent runner's connection: it writes the lanes `agent` and `call`, and deltas."""
     async with service("agent_runner") as broker:
         yield broker
+
+
+@pytest.fixture
+async def reading(service: Connect, proxy: Proxy) -> AsyncIterator[Broker]:
+    """The edge's connection through the proxy, whose live messages a test may lose."""
+    async with service("edge", proxy) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def feeds(reading: Broker) -> Feeds:
+    return Feeds(reading)
+
+
+@pytest.fixture
+async def feed(feeds: Feeds) -> AsyncIterator[Feed]:
+    feed = await feeds.acquire(TOPIC)
+    yield feed
+    await feeds.release(feed)

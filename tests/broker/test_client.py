@@ -199,6 +199,20 @@ async def test_a_connection_that_does_not_answer_after_the_handshake_is_given_up
 
 
 @both_loops
+async def test_a_connection_that_is_closed_while_it_reconnects_stays_closed() -> None:
+    """wait_for, until Python 3.12, may swallow a cancellation: nats-py would go on, and open what was closed."""
+    async with fake_nats() as fake:
+        before = asyncio.all_tasks()
+        for turns in range(150):
+            async with connect(fake.url, "edge"):
+                fake.connections[-1].reset()
+                for _ in range(turns % 50):
+                    await asyncio.sleep(0)
+        await until(lambda: len(asyncio.all_tasks() - before) <= len(fake.open))
+        await until(lambda: not fake.open)
+
+
+@both_loops
 async def test_reconnecting_that_came_to_an_end_is_noticed() -> None:
     """What nats-py does not expect of a server ends its reconnecting, and nothing else says so."""
     async with fake_nats() as fake, connect(fake.url, "edge") as broker:

@@ -54,6 +54,7 @@ class FakeNats:
         self.info: dict[str, object] = {"version": "2.15.1", "max_payload": 1 << 20, "headers": True}
         self.log_info: dict[str, object] = dict(LOG_INFO)
         self.connections: list[FakeConnection] = []
+        self.open: set[FakeConnection] = set()
         self.messages: list[Message] = []
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,6 +71,7 @@ class FakeNats:
         self._tasks.add(task)
         connection = FakeConnection(writer, len(self.connections))
         self.connections.append(connection)
+        self.open.add(connection)
         connection.say("INFO " + json.dumps(self.info))
         self.on_accept(connection)
         try:
@@ -78,6 +80,7 @@ class FakeNats:
                     self._obey(connection, command)
         finally:
             self._tasks.discard(task)
+            self.open.discard(connection)
             writer.transport.abort()
 
     def _obey(self, connection: FakeConnection, command: Command) -> None:

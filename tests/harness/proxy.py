@@ -48,6 +48,7 @@ class Proxy:
         self.drop: Callable[[Message], bool] = lambda _message: False
         self.before_publish: Callable[[Message], None] = lambda _message: None
         self.dropped: list[Message] = []
+        self._kept: list[tuple[Link, bytes]] = []
         self.published: list[Message] = []
 
     @property
@@ -68,6 +69,13 @@ class Proxy:
                 link.up.clear()
             if down:
                 link.down.clear()
+
+    def redeliver(self) -> None:
+        """Send what was dropped, late and out of its order; from now on nothing is dropped."""
+        self.drop = lambda _message: False
+        for link, raw in self._kept:
+            link.client.write(raw)
+        self._kept.clear()
 
     def thaw(self) -> None:
         """Let everything pass again, also what was held back."""
@@ -94,7 +102,7 @@ class Proxy:
             task.add_done_callback(self._tasks.discard)
 
     async def _up(self, link: Link, reader: asyncio.StreamReader) -> None:
-        while command := await read_command(reader):
+        while (command := await read_command(reader)) and not link.server.is_closing():
             await link.up.wait()
             if message := command.message:
                 self.published.append(message)
@@ -106,10 +114,11 @@ class Proxy:
         link.cut()
 
     async def _down(self, link: Link, reader: asyncio.StreamReader) -> None:
-        while command := await read_command(reader):
+        while (command := await read_command(reader)) and not link.client.is_closing():
             await link.down.wait()
             if (message := command.message) and self.drop(message):
                 self.dropped.append(message)
+                self._kept.append((link, command.raw))
                 continue
             link.client.write(command.raw)
             with contextlib.suppress(OSError):
