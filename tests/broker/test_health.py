@@ -32,6 +32,7 @@ def test_metrics_have_the_names_of_the_wire() -> None:
     families = {family.name: family.type for family in text_string_to_metric_families(body)}
     assert {name: kind for name, kind in families.items() if name.startswith("millrace_")} == {
         "millrace_messages": "counter",
+        "millrace_external_events": "counter",
         "millrace_tool_calls": "counter",
         "millrace_errors": "counter",
         "millrace_approvals": "counter",

@@ -273,3 +273,48 @@ async def test_a_steer_that_comes_too_late_is_answered_as_its_own(shared: System
             await client.until("turn_end")
         assert [end["status"] for end in client.of("turn_end")] == ["completed", "completed"]
         assert client.of("stream_end")[-1]["content"] == "and this"
+
+
+async def test_a_message_that_is_to_be_refused_while_a_turn_runs_is(shared: System) -> None:
+    """WIRE 1, policy `reject`: `turn_in_progress`, and no effect; once nothing runs it is accepted."""
+    token = shared.token()
+    session_id = await new_session(shared.edge, token)
+    async with joined(shared.edge, session_id, token) as client:
+        await client.say([{"stream": {"deltas": 100_000, "interval_ms": 10}}])
+        await client.until("stream_delta")
+        await client.say("not now", policy="reject", client_message_id="picky", request_id="r")
+        error = await client.until("error")
+        assert (error["code"], error["request_id"]) == ("turn_in_progress", "r")
+        await client.send("cancel")
+        await client.until("turn_end")
+        for _ in range(2):  # the second time it is known already, whatever runs
+            await client.say("now", policy="reject", client_message_id="picky")
+            await client.until("message_accepted")
+        await client.until("turn_end")
+        assert [message["content"] for message in client.of("message")][1:] == ["now"]
+
+
+@pytest.mark.parametrize(
+    ("attachment", "code"),
+    [
+        pytest.param({"url": "https://example.org/a.png"}, None, id="a reference"),
+        pytest.param({"data": "aGk="}, None, id="inline"),
+        pytest.param({}, "bad_request", id="neither"),
+        pytest.param({"url": "https://example.org", "data": "aGk="}, "bad_request", id="both"),
+        pytest.param({"data": "no base64!"}, "bad_request", id="no base64"),
+        pytest.param({"data": "QUFB" * 11_000}, "too_large", id="more than 32 KiB"),
+    ],
+)
+async def test_an_attachment_is_a_reference_or_a_little_data(
+    shared: System, attachment: dict[str, str], code: str | None
+) -> None:
+    """WIRE 1: attachments; the edge fetches nothing and stores what it is given."""
+    token = shared.token()
+    session_id = await new_session(shared.edge, token)
+    attachments = [{"name": "a", "media_type": "image/png", **attachment}]
+    async with joined(shared.edge, session_id, token) as client:
+        await client.say("look", attachments=attachments)
+        if code:
+            assert (await client.until("error"))["code"] == code
+        else:
+            assert (await client.until("message"))["attachments"] == attachments
