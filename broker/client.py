@@ -162,7 +162,7 @@ class DirectClient(Client):
     async def close(self) -> None:
         """Close for good, also a connection whose peer takes nothing any more."""
         self._ended = True
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(2 * CLOSE_WITHIN):
                 await super().close()
         self._transport.abort()
@@ -173,8 +173,9 @@ class DirectClient(Client):
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         # nats-py leaves this to a task, behind everything that is written directly, and forgets it at a disconnect
-        if self.is_connected and self._pending:
-            self._transport.writelines(self._pending)
+        if self.is_connected:
+            if self._pending:
+                self._transport.writelines(self._pending)
             self._pending, self._pending_data_size = [], 0
 
     async def _connect_to_server(self, s: Any) -> None:

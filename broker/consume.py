@@ -287,6 +287,8 @@ async def consume(
         def take(delivery: Delivery) -> None:
             if pulse.is_drowsy or not holding.add(delivery):
                 return
+            if stop.is_set():
+                delivery.stop()
             tasks.create_task(run(delivery), name=f"hold-{delivery.seq}")
 
         alive = tasks.create_task(_keep_alive(broker, consumer, held, pulse), name="keep-alive")

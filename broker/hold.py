@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from broker.acts import Act, Drop, Put, Settle, Wait
-from broker.append import ATTEMPT_TIMEOUT, Append, OutcomeUnknown, Stored, append, conditional
+from broker.append import ATTEMPT_TIMEOUT, Append, LogFull, OutcomeUnknown, Stored, append, conditional
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.consume import Delivery
@@ -159,7 +159,7 @@ class Hold(Generic[F]):
         try:
             return await append(self.broker, what, wait_when_full=True)
         except asyncio.CancelledError:
-            with contextlib.suppress(Unavailable, OutcomeUnknown):  # the same again: it is stored once, or never
+            with contextlib.suppress(Unavailable, OutcomeUnknown, LogFull):  # the same again: stored once, or never
                 await append(self.broker, what, deadline=ATTEMPT_TIMEOUT, wait_when_full=True)
             raise
 
@@ -252,6 +252,7 @@ class Role(Protocol):
 async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Callable[[], bool]) -> T | None:
     """The result of `work`, or None where it was cancelled because it is not `wanted` any more."""
     task = asyncio.create_task(work)
+    news: asyncio.Task[None] | None = None
     try:
         while not task.done():
             news = asyncio.create_task(hold.news_folded())
@@ -264,8 +265,11 @@ async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Call
                 task.cancel()
                 await asyncio.wait([task])
         return None if task.cancelled() else task.result()
-    finally:
-        task.cancel()
+    finally:  # the state is another holder's when this one is gone
+        if left := [each for each in (task, news) if each and not each.done()]:
+            for each in left:
+                each.cancel()
+            await asyncio.wait(left)
 
 
 async def settle(hold: Hold[F], role: Role) -> None:

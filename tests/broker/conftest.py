@@ -8,6 +8,8 @@ import pytest
 from broker import connect as connecting
 from broker.connect import Broker, connect
 from broker.feed import Feed, Feeds
+from broker.hold import Folded, Hold, holding
+from tests.broker.holders import Seen, delivery, say
 from tests.broker.readers import TOPIC
 from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy, proxied
@@ -71,3 +73,24 @@ async def feed(feeds: Feeds) -> AsyncIterator[Feed]:
     feed = await feeds.acquire(TOPIC)
     yield feed
     await feeds.release(feed)
+
+
+@pytest.fixture
+async def runner(service: Connect, proxy: Proxy) -> AsyncIterator[Broker]:
+    """An agent runner's connection through the proxy, whose live messages a test may lose."""
+    async with service("agent_runner", proxy) as broker:
+        yield broker
+
+
+@pytest.fixture
+def folded() -> Folded[Seen]:
+    return Folded(Seen)
+
+
+@pytest.fixture
+async def hold(runner: Broker, edge: Broker, folded: Folded[Seen]) -> AsyncIterator[Hold[Seen]]:
+    """Somebody holds the first message."""
+    await say(edge)
+    async with holding(runner, delivery(runner), folded) as hold:
+        assert hold.state.seqs == [1]
+        yield hold

@@ -50,6 +50,7 @@ class Proxy:
         self.dropped: list[Message] = []
         self._kept: list[tuple[Link, bytes]] = []
         self.published: list[Message] = []
+        self.unsubscribed = 0
 
     @property
     def url(self) -> str:
@@ -107,6 +108,7 @@ class Proxy:
             if message := command.message:
                 self.published.append(message)
                 self.before_publish(message)
+            self.unsubscribed += command.verb == b"UNSUB"
             link.server.write(command.raw)
             with contextlib.suppress(OSError):
                 await link.server.drain()
