@@ -104,7 +104,7 @@ def stream_config(stream: Stream, replicas: int) -> Config:
         "max_bytes": stream.max_bytes,
         "max_age": int(stream.max_age * NANOSECONDS),
         "max_msgs": -1,
-        "max_msgs_per_subject": -1,
+        "max_msgs_per_subject": stream.max_per_subject,
         "duplicate_window": int(stream.duplicate_window * NANOSECONDS),
         "num_replicas": replicas,
         "allow_direct": stream.allow_direct,

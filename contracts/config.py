@@ -89,7 +89,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     connections_per_session: Annotated[int, Meta(ge=0)] = 5  # counted over all edges; 0 lifts it
     messages_per_second: _Rate = 20.0
     handshakes_per_second: _Rate = 50.0
+    bytes_per_second: _Rate = 256 * 1024.0
     frame_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024
+    slow_seconds: Annotated[float, Meta(gt=0)] = 60.0  # how long a client may be behind what is live
 
     @property
     def messages_burst(self) -> float:
@@ -101,6 +103,49 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
         """How many connections a user may open at once: those of four seconds."""
         return 4 * self.handshakes_per_second
 
+    @property
+    def bytes_burst(self) -> float:
+        """How many bytes a user may send at once: those of eight seconds, and any one frame."""
+        return max(8 * self.bytes_per_second, 2.0 * self.frame_bytes)
+
+
+class Claims(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which claim of a token says what; dots reach into objects."""
+
+    tenant: str = "tenant"
+    user: str = "sub"
+    scopes: str = "scope"
+    projects: str = "projects"
+
+
+_Scopes = tuple[Literal["read", "write", "approve", "admin"], ...]
+
+
+class Auth(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose tokens an edge believes, and which pages may call it."""
+
+    issuer: str = "millrace"
+    audience: str = "millrace"
+    leeway: Annotated[float, Meta(ge=0, le=300)] = 2.0  # seconds that the issuer's clock may be wrong
+    jwks: str | None = None  # a file or an https URL with the issuer's public keys
+    jwks_refresh: Annotated[float, Meta(gt=0)] = 300.0
+    claims: Claims = Claims()
+    default_scopes: _Scopes = ("read", "write")  # of a token that names none
+    default_projects: tuple[str, ...] = ("*",)  # likewise; `*` is every project of the tenant
+    origins: tuple[str, ...] = ()  # beside the edge's own: `https://app.example`, or `*`
+
+    def __post_init__(self) -> None:
+        """Refuse keys that would come over an open network, and what is no origin."""
+        if (
+            self.jwks
+            and "://" in self.jwks
+            and not re.match(r"https://.|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", self.jwks)
+        ):
+            raise ValueError("`jwks` is a file, or a URL that begins with https://")
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#]+", origin):
+                raise ValueError(f"`origins`: {origin!r:.80} is not a scheme, host and port")
+
 
 class Config(Struct, frozen=True):
     """The whole configuration. Tables keep the order of the file."""
@@ -111,6 +156,7 @@ class Config(Struct, frozen=True):
     rules: tuple[Rule, ...] = ()
     limits: Limits = Limits()
     demo: bool = True
+    auth: Auth = Auth()
 
     @property
     def default_agent(self) -> str:
@@ -128,6 +174,7 @@ class _Tables(Struct, frozen=True, forbid_unknown_fields=True):
     agents: dict[str, Any] = {}
     tools: _ToolTables = _ToolTables()
     limits: dict[str, Any] = {}
+    auth: dict[str, Any] = {}
     demo: bool = True
 
 
@@ -167,6 +214,7 @@ def _config(document: dict[str, Any], env: Mapping[str, str]) -> Config:
         servers=servers,
         rules=tuple(_convert(rule, Rule, f"tools.rules[{i}]") for i, rule in enumerate(tables.tools.rules)),
         limits=_convert(tables.limits, Limits, "limits"),
+        auth=_convert(tables.auth, Auth, "auth"),
         demo=tables.demo,
     )
 

@@ -12,9 +12,13 @@ RequestId = Annotated[str, Meta(max_length=128)]
 
 
 class ClientFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Base of what a client sends. Its sender alone gets `request_id` back."""
+    """Base of what a client sends. Its sender alone gets `request_id` back.
+
+    On a socket for many sessions, `session_id` says which one is meant.
+    """
 
     request_id: RequestId | None = None
+    session_id: Token | UnsetType = UNSET
 
 
 class SendMessage(ClientFrame, frozen=True, kw_only=True, tag="message"):
@@ -62,7 +66,22 @@ class SendPong(ClientFrame, frozen=True, kw_only=True, tag="pong"):
     """Give a sign of life."""
 
 
-AnyClientFrame = SendMessage | SendCancel | SendApproval | SendTyping | SendAuth | SendPing | SendPong
+class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
+    """Follow a session on a socket for many."""
+
+    session_id: Token
+    after: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Follow it no longer."""
+
+    session_id: Token
+
+
+AnyClientFrame = (
+    SendMessage | SendCancel | SendApproval | SendTyping | SendAuth | SendPing | SendPong | Subscribe | Unsubscribe
+)
 CLIENT_FRAMES: tuple[type[ClientFrame], ...] = get_args(AnyClientFrame)
 CLIENT_TAGS = frozenset(str(frame.__struct_config__.tag) for frame in CLIENT_FRAMES)
 
@@ -72,11 +91,11 @@ class ServerFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Connected(ServerFrame, frozen=True, kw_only=True, tag="connected"):
-    """The first frame. Times in seconds; `expires_at` is the token's."""
+    """The first frame. Times in seconds; `expires_at` is the token's. Session and agent: null on a socket for many."""
 
     connection_id: str
-    session_id: str
-    agent: str
+    session_id: str | None
+    agent: str | None
     heartbeat_interval: float
     heartbeat_timeout: float
     expires_at: str | None
@@ -167,6 +186,31 @@ class Typing(ServerFrame, frozen=True, kw_only=True, tag="typing"):
     is_typing: bool
 
 
+class Subscribed(ServerFrame, frozen=True, kw_only=True, tag="subscribed"):
+    """The session is followed; its snapshot or replay comes next."""
+
+    session_id: str
+    agent: str
+    request_id: str | UnsetType = UNSET
+
+
+class Unsubscribed(ServerFrame, frozen=True, kw_only=True, tag="unsubscribed"):
+    """The session is not followed, or no longer. `code`: why, null where the client asked for it."""
+
+    session_id: str
+    code: str | None
+    retryable: bool = False
+    details: dict[str, Any] | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
+
+
+class Reconnect(ServerFrame, frozen=True, kw_only=True, tag="reconnect"):
+    """The edge is about to close this connection (1012): come back, with the cursor, after that many seconds."""
+
+    reconnect_after: float
+    reason: str
+
+
 class Ping(ServerFrame, frozen=True, kw_only=True, tag="ping"):
     """Answer with `pong`."""
 
@@ -180,8 +224,9 @@ class Pong(ServerFrame, frozen=True, kw_only=True, tag="pong"):
 
 
 AnyServerFrame = (
-    Connected | Snapshot | ReplayComplete | ResumeGap | MessageAccepted | Ack | ErrorFrame | Typing | Ping | Pong
-)
+    Connected | Snapshot | ReplayComplete | ResumeGap | MessageAccepted | Ack | ErrorFrame | Typing
+    | Subscribed | Unsubscribed | Reconnect | Ping | Pong
+)  # fmt: skip
 SERVER_FRAMES: tuple[type[ServerFrame], ...] = get_args(AnyServerFrame)
 
 client_decoder = msgspec.json.Decoder(AnyClientFrame)

@@ -11,6 +11,9 @@ from contracts import subjects
 
 LOG = "LOG"
 DEAD = "DEAD"
+STATE = "STATE"
+AUTH = "AUTH"
+TICKETS = "TICKETS"
 
 ACK_WAIT = 1.5
 """How long a silent holder keeps a delivery: a killed runner's turn is taken over within 2 s."""
@@ -24,7 +27,13 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_PAYLOAD = 8 * 1024 * 1024
 
 SIDE_STREAM_BYTES = 256 * 1024 * 1024
-"""What the dead letters, and each tenant's external events, may take."""
+"""What the dead letters, the folds, and each tenant's external events may take."""
+
+AUTH_BYTES = 64 * 1024 * 1024
+TICKET_BYTES = 16 * 1024 * 1024
+
+TICKET_AGE = 60
+"""How long the broker knows a ticket: longer than it may be used."""
 
 
 class Stream(Struct, frozen=True, kw_only=True):
@@ -35,6 +44,7 @@ class Stream(Struct, frozen=True, kw_only=True):
     republish: tuple[str, str] | None = None
     max_bytes: int = -1
     max_age: float = 0
+    max_per_subject: int = -1
     duplicate_window: float = 120
     allow_direct: bool = False
     allow_msg_ttl: bool = False
@@ -64,7 +74,7 @@ SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
 PROVISIONER = "provisioner"
 """Creates and changes streams and consumers, and may purge. Never a service's credentials."""
 OPERATOR = "operator"
-"""A person at the command line: reads the dead letters."""
+"""A person at the command line: reads the dead letters, makes and revokes API keys."""
 USERS = (*SERVICES, PROVISIONER, OPERATOR)
 
 
@@ -92,6 +102,35 @@ def dead_letters() -> Stream:
     )
 
 
+def state() -> Stream:
+    """The last fold of each session: a cache, of which the oldest gives way when it is full."""
+    return Stream(
+        name=STATE,
+        subjects=(subjects.STATE_ALL,),
+        max_bytes=SIDE_STREAM_BYTES,
+        max_per_subject=1,
+        discard="old",
+        allow_direct=True,
+    )
+
+
+def auth() -> Stream:
+    """API keys, and what was revoked. Each entry replaces the one before it; none is ever forgotten."""
+    return Stream(name=AUTH, subjects=(subjects.AUTH_ALL,), max_bytes=AUTH_BYTES, max_per_subject=1, allow_direct=True)
+
+
+def tickets() -> Stream:
+    """Tickets. One is used by replacing it, which succeeds once."""
+    return Stream(
+        name=TICKETS,
+        subjects=(subjects.TICKET_ALL,),
+        max_bytes=TICKET_BYTES,
+        max_age=TICKET_AGE,
+        max_per_subject=1,
+        duplicate_window=TICKET_AGE,
+    )
+
+
 def ingest(tenant: str) -> Stream:
     """What a tenant's external systems publish. Message ids are per stream, so each has its own."""
     return Stream(
@@ -105,7 +144,7 @@ def ingest(tenant: str) -> Stream:
 
 def streams(tenants: tuple[str, ...], log_bytes: int) -> tuple[Stream, ...]:
     """Every stream."""
-    return (log(log_bytes), dead_letters(), *(ingest(tenant) for tenant in tenants))
+    return (log(log_bytes), dead_letters(), state(), auth(), tickets(), *(ingest(tenant) for tenant in tenants))
 
 
 def agent_runner(ack_wait: float = ACK_WAIT) -> Consumer:
@@ -174,9 +213,13 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
                 subjects.lane_of_all("session", "message"),
                 subjects.lane_of_all("session", "client"),
                 subjects.lane_of_all("user", "client"),
-                *_reads(LOG),
+                subjects.ANY_STATE,
+                subjects.ANY_TYPING,
+                subjects.TICKET_ALL,
+                subjects.EDGES_ALL,
+                *_reads(LOG, STATE, AUTH, TICKETS),
             )
-            listens = (subjects.LIVE_ALL,)
+            listens = (subjects.LIVE_ALL, subjects.EDGES_ALL)
         case "agent_runner":
             publish = (
                 subjects.lane_of_all("session", "agent"),
@@ -205,7 +248,7 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
         case "provisioner":
             publish = ("$JS.API.>",)
         case "operator":
-            publish = (*_reads(DEAD), f"$JS.API.STREAM.INFO.{LOG}")
+            publish = (*_reads(DEAD, AUTH), f"$JS.API.STREAM.INFO.{LOG}", subjects.AUTH_ALL)
         case _:
             raise ValueError(f"not a user: {user!r}")
     return Permissions(publish=publish, subscribe=(*listens, f"{inbox(user)}.>"))

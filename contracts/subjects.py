@@ -3,8 +3,13 @@
     log.<tenant>.<topic>.<id>.fact.<lane>     what happened; stays
     log.<tenant>.<topic>.<id>.delta           streamed text; fades
     live.<…>                                  the same message, republished after it is stored
+    live.<tenant>.session.<id>.typing         somebody is typing; never stored
     ingest.<tenant>.<source>.<type…>          what external systems publish
     dead.<tenant>                             what could not be accepted, with the reason
+    state.<tenant>.session.<id>               a fold of a session's facts, to begin the next fold from; a cache
+    auth.<tenant>.<key|user|token>.<id>       API keys, and what was revoked
+    ticket.<hash>                             a ticket that may be used once
+    edges.<what>                              what the edges tell one another; never stored
 
 The grammar is the security model: a lane has one writer, and a token can never hold a dot or a wildcard.
 """
@@ -22,6 +27,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 LOG_ALL = "log.>"
 LIVE_ALL = "live.>"
 DEAD_ALL = "dead.>"
+STATE_ALL = "state.>"
+AUTH_ALL = "auth.>"
+TICKET_ALL = "ticket.*"
+EDGES_ALL = "edges.>"
+ANY_STATE = "state.*.session.*"
+ANY_TYPING = "live.*.session.*.typing"
 ANY_DELTA = "log.*.*.*.delta"
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -97,6 +108,16 @@ class Topic(Struct, frozen=True, order=True):
         return f"log.{self._path}.delta"
 
     @property
+    def typing(self) -> str:
+        """Who is typing, told to whoever follows `live`."""
+        return f"live.{self._path}.typing"
+
+    @property
+    def state(self) -> str:
+        """The fold of this topic that the next fold begins from."""
+        return f"state.{self._path}"
+
+    @property
     def live(self) -> str:
         """Everything of this topic, as it is stored."""
         return f"live.{self._path}.>"
@@ -149,6 +170,21 @@ def tenant_of_ingest(subject: str) -> str:
 def dead(tenant: str) -> str:
     """The dead letters of a tenant."""
     return f"dead.{token(tenant)}"
+
+
+def auth(tenant: str, kind: Literal["key", "user", "token"], subject_id: str) -> str:
+    """Where an API key is kept, or that a user's tokens or one token were revoked."""
+    return f"auth.{token(tenant)}.{kind}.{token(subject_id)}"
+
+
+def ticket(digest: str) -> str:
+    """Where a ticket waits to be used, by its hash."""
+    return f"ticket.{token(digest)}"
+
+
+def edges(what: str) -> str:
+    """What the edges tell one another."""
+    return f"edges.{token(what)}"
 
 
 def ingest_stream(tenant: str) -> str:

@@ -26,7 +26,7 @@ def _fact(kind: str, lane: str) -> str:
 
 
 READS = {"STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"}
-STREAMS = {"LOG", "DEAD", "INGEST_acme", "INGEST_globex"}
+STREAMS = {"LOG", "DEAD", "STATE", "AUTH", "TICKETS", "INGEST_acme", "INGEST_globex"}
 CONSUMERS = {
     "agent_runner": "LOG.agent_runner",
     "tool_runner": "LOG.tool_runner",
@@ -61,7 +61,9 @@ EVERYTHING = {
     *(f"log.acme.{kind}.{IDS[kind]}.delta" for kind in KINDS),
     *("log.acme.session.s1", "log.acme.session.s1.fact", "log.acme.session.s1.fact.other"),
     *("live.acme.session.s1.fact.message", "live.acme.session.s1.delta"),
+    *("live.acme.session.s1.typing", "live.acme.user.ann.typing"),
     *("ingest.acme.test.made", "ingest.globex.test.made", "dead.acme"),
+    *("state.acme.session.s1", "state.acme.user.ann", "auth.acme.key.k1", "ticket.abc", "edges.presence"),
     *(f"_IN.{user}.x" for user in USERS),
     *("_INBOX.x", "anything", "$SYS.REQ.SERVER.PING", "$KV.b.k", "$JS.EVENT.ADVISORY.x"),
     *(s for c in CONSUMERS.values() for s in _holds(c)),
@@ -70,7 +72,8 @@ EVERYTHING = {
 MAY_PUBLISH: dict[str, set[str]] = {
     "edge": {
         *(_fact("session", "message"), _fact("session", "client"), _fact("user", "client")),
-        *_reads("LOG"),
+        *("state.acme.session.s1", "ticket.abc", "edges.presence", "live.acme.session.s1.typing"),
+        *(_reads("LOG") | _reads("STATE") | _reads("AUTH") | _reads("TICKETS")),
     },
     "agent_runner": {
         *(_fact("session", "agent"), _fact("session", "call"), "dead.acme"),
@@ -85,7 +88,7 @@ MAY_PUBLISH: dict[str, set[str]] = {
         *(_fact(kind, "event") for kind in KINDS),
         *(_reads("LOG") | _holds(CONSUMERS["event_ingest"]) | {"dead.acme"}),
     },
-    "operator": {*_reads("DEAD"), "$JS.API.STREAM.INFO.LOG"},
+    "operator": {*_reads("DEAD"), *_reads("AUTH"), "$JS.API.STREAM.INFO.LOG", "auth.acme.key.k1"},
     "provisioner": API,
 }
 
@@ -93,12 +96,13 @@ LISTENING = {
     *(">", "*", "*.>", "log.>", "live.>", "live.*.>", "dead.>", "ingest.>", "$JS.>", "$SYS.>"),
     *("live.*.session.>", "live.acme.session.s1.>", "live.acme.session.s1.fact.>"),
     *("live.acme.user.ann.>", "live.acme.project.p1.>", "live.acme.tenant.all.>"),
+    *("edges.>", "edges.presence", "state.>", "auth.>", "ticket.*"),
     *("_IN.>", "_IN.*.>", "_INBOX.>", "_INBOX.x", "$JS.API.>", "$JS.ACK.>", "_R_.>", "_GR_.>"),
     *(f"_IN.{user}.>" for user in USERS),
 }
 _SESSIONS = {"live.*.session.>", "live.acme.session.s1.>", "live.acme.session.s1.fact.>"}
 MAY_LISTEN: dict[str, set[str]] = {
-    "edge": {subject for subject in LISTENING if subject.startswith("live.")},
+    "edge": {subject for subject in LISTENING if subject.startswith(("live.", "edges."))},
     "agent_runner": _SESSIONS - {"live.*.session.>"},
     "tool_runner": _SESSIONS - {"live.*.session.>"},
     "event_ingest": set(),

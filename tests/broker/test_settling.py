@@ -11,6 +11,7 @@ from broker.consume import Delivery
 from broker.hold import Folded, Hold, Role, holding, settle
 from contracts.events import AnyEvent
 from tests.broker.holders import TOPIC, Seen, consuming, is_settled, say, status, words
+from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy
 from tests.harness.wait import until
 
@@ -84,7 +85,8 @@ async def test_a_holder_whose_work_is_done_tells_it_also_when_told_to_stop(hold:
     await until(lambda: words(proxy) == [b"+ACK"])
 
 
-async def test_a_holder_that_drops_says_nothing(runner: Broker, edge: Broker, proxy: Proxy) -> None:
+async def test_a_holder_that_drops_says_nothing(runner: Broker, edge: Broker, proxy: Proxy, nats: NatsServer) -> None:
+    await nats.provision(ack_wait=0.3)
     async with consuming(runner, acting(runner, Script(Drop()))) as holders:
         await say(edge)
         await until(lambda: len(holders.deliveries) > 1)

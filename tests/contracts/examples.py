@@ -124,6 +124,8 @@ _CLIENT: tuple[frames.ClientFrame, ...] = (
     frames.SendAuth(request_id="r-1", token="a.b.c"),
     frames.SendPing(request_id="r-1"),
     frames.SendPong(request_id="r-1"),
+    frames.Subscribe(request_id="r-1", session_id="s-1", after="0123abcd.2s.0.1"),
+    frames.Unsubscribe(request_id="r-1", session_id="s-1"),
 )
 
 _SERVER: tuple[frames.ServerFrame, ...] = (
@@ -174,6 +176,11 @@ _SERVER: tuple[frames.ServerFrame, ...] = (
         request_id="r-1",
     ),
     frames.Typing(session_id="s-1", user_id="ada", is_typing=True),
+    frames.Subscribed(session_id="s-1", agent="script", request_id="r-1"),
+    frames.Unsubscribed(
+        session_id="s-1", code="rate_limited", retryable=True, details={"retry_after": 1.5}, request_id="r-1"
+    ),
+    frames.Reconnect(reconnect_after=1.5, reason="restarting"),
     frames.Ping(timestamp=_AT),
     frames.Pong(timestamp=_AT),
 )

@@ -53,6 +53,9 @@ ALWAYS = MappingProxyType(
         "server.ack": "",
         "server.typing": "user_id is_typing",
         "server.error": "code error message retryable",
+        "server.subscribed": "session_id",
+        "server.unsubscribed": "session_id code",
+        "server.reconnect": "reconnect_after reason",
         "server.ping": "timestamp",
         "server.pong": "timestamp",
     }
