@@ -4,24 +4,18 @@ import base64
 from pathlib import Path
 
 import jwt
-from msgspec import Struct
 
 from contracts.errors import Code, MillraceError
 from contracts.subjects import is_token
+from edge.principal import Principal
+
+__all__ = ["Principal", "Verifier", "bearer"]
 
 ALGORITHM = "HS256"
 AUDIENCE = "millrace"
 ISSUER = "millrace"
 LEEWAY = 2.0
 """Seconds that the issuer's clock may be wrong."""
-
-
-class Principal(Struct, frozen=True):
-    """An authenticated caller. `expires_at`: Unix seconds, None for never."""
-
-    tenant: str
-    user_id: str
-    expires_at: float | None
 
 
 class Verifier:
