@@ -5,7 +5,7 @@ A reset has no frame of its own here: the answer's `stream_start` comes again, a
 not every failure has one.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -14,7 +14,7 @@ from contracts import frames
 from contracts.errors import Code, MillraceError
 from contracts.frames import AnyClientFrame, RequestId, Token
 from contracts.subjects import KINDS, Kind
-from edge.dialects.dialect import PASSED_ON, Frame, pick, progress
+from edge.dialects.dialect import PASSED_ON, Frame, pick, progress, sign_of_life
 
 
 class _Message(Struct, tag="message"):
@@ -25,17 +25,7 @@ class _Message(Struct, tag="message"):
     session_id: Token | UnsetType = UNSET
 
 
-class _Ping(Struct, tag="ping"):
-    request_id: RequestId | None = None
-
-
-class _Pong(Struct, tag="pong"):
-    request_id: RequestId | None = None
-
-
-_decoder = msgspec.json.Decoder(_Message | _Ping | _Pong)
-_tag = msgspec.json.Decoder(dict[str, Any])
-_TAGS = frozenset({"message", "ping", "pong"})
+_decoder = msgspec.json.Decoder(_Message)
 
 
 class Agents:
@@ -65,13 +55,12 @@ class Agents:
         """`message {content, metadata?}`; also `ping` and `pong`. Raises MillraceError."""
         try:
             said = _decoder.decode(data)
+        except msgspec.ValidationError as error:
+            if _tag(data) == "message":
+                raise MillraceError(Code.BAD_REQUEST, str(error)) from None
+            return sign_of_life(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MillraceError(_code(data), str(error)) from None
-        match said:
-            case _Ping():
-                return frames.SendPing(request_id=said.request_id)
-            case _Pong():
-                return frames.SendPong(request_id=said.request_id)
+            raise MillraceError(Code.BAD_REQUEST, str(error)) from None
         return frames.SendMessage(**msgspec.structs.asdict(said))
 
     def heartbeat(self, timestamp: str) -> Frame | None:
@@ -117,10 +106,6 @@ def _failure(event: Frame) -> Frame:
     return {"code": error["code"], "error": error["error"], "message": error["error"], "retryable": error["retryable"]}
 
 
-def _code(data: str | bytes) -> Literal[Code.UNKNOWN_TYPE, Code.BAD_REQUEST]:
-    """Why a frame cannot be read: its type is another, or it is malformed."""
-    try:
-        tag = _tag.decode(data).get("type")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Code.BAD_REQUEST
-    return Code.UNKNOWN_TYPE if isinstance(tag, str) and tag not in _TAGS else Code.BAD_REQUEST
+def _tag(data: str | bytes) -> object:
+    found = msgspec.json.decode(data)
+    return found.get("type") if isinstance(found, dict) else None

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from contracts.errors import Code, MillraceError
-from contracts.frames import AnyClientFrame
+from contracts.frames import AnyClientFrame, client_decoder
 from contracts.subjects import Kind
 
 Frame = dict[str, Any]
@@ -48,9 +48,20 @@ def pick(frame: Frame, *names: str) -> Frame:
     return {name: frame[name] for name in names if name in frame}
 
 
-def listens_only(_data: str | bytes) -> AnyClientFrame:
-    """Refuse whatever a client sends. Raises MillraceError `unknown_type`."""
-    raise MillraceError(Code.UNKNOWN_TYPE, "nothing may be sent here")
+_tagged = msgspec.json.Decoder(dict[str, Any])
+
+
+def sign_of_life(data: str | bytes) -> AnyClientFrame:
+    """A `ping` or `pong`. Raises MillraceError for what else a client sends."""
+    try:
+        frame = _tagged.decode(data)
+        if frame.get("type") in ("ping", "pong"):
+            return client_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MillraceError(Code.BAD_REQUEST, str(error)) from None
+    if not isinstance(frame.get("type"), str):
+        raise MillraceError(Code.BAD_REQUEST, "a frame has a type")
+    raise MillraceError(Code.UNKNOWN_TYPE, f"{frame['type']!r:.80} may not be sent here")
 
 
 def progress(event: Frame) -> Frame:

@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts.frames import AnyClientFrame
 from contracts.subjects import Kind
-from edge.dialects.dialect import PASSED_ON, Frame, listens_only, pick
+from edge.dialects.dialect import PASSED_ON, Frame, sign_of_life, pick
 
 REMEMBERED = 1024
 """Answers whose question is known; the one that was spoken of longest ago gives way.
@@ -78,8 +78,8 @@ class Llm:
         return said
 
     def command(self, data: str | bytes) -> AnyClientFrame:
-        """Nothing may be sent. Raises MillraceError `unknown_type`."""
-        return listens_only(data)
+        """Only signs of life may be sent. Raises MillraceError."""
+        return sign_of_life(data)
 
     def heartbeat(self, timestamp: str) -> Frame | None:
         """A comment has to do."""

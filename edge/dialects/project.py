@@ -2,7 +2,7 @@
 
 from contracts.frames import AnyClientFrame
 from contracts.subjects import Kind
-from edge.dialects.dialect import PASSED_ON, Frame, listens_only, progress
+from edge.dialects.dialect import PASSED_ON, Frame, sign_of_life, progress
 
 
 class Project:
@@ -21,8 +21,8 @@ class Project:
         return [frame] if frame["type"] in PASSED_ON else []
 
     def command(self, data: str | bytes) -> AnyClientFrame:
-        """Nothing may be sent. Raises MillraceError `unknown_type`."""
-        return listens_only(data)
+        """Only signs of life may be sent. Raises MillraceError."""
+        return sign_of_life(data)
 
     def heartbeat(self, timestamp: str) -> Frame | None:
         """The WebSocket's own pings have to do."""

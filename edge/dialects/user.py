@@ -6,7 +6,7 @@ What another system says is a `message`: an `external_event` as it is, a `workfl
 
 from contracts.frames import AnyClientFrame
 from contracts.subjects import Kind
-from edge.dialects.dialect import PASSED_ON, Frame, listens_only, pick
+from edge.dialects.dialect import PASSED_ON, Frame, sign_of_life, pick
 
 
 class User:
@@ -33,8 +33,8 @@ class User:
         return [frame] if frame["type"] in PASSED_ON else []
 
     def command(self, data: str | bytes) -> AnyClientFrame:
-        """Nothing may be sent. Raises MillraceError `unknown_type`."""
-        return listens_only(data)
+        """Only signs of life may be sent. Raises MillraceError."""
+        return sign_of_life(data)
 
     def heartbeat(self, timestamp: str) -> Frame | None:
         """Every 15 seconds."""

@@ -120,11 +120,24 @@ def test_agents_anything_else_is_refused(sent: str | bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["project", "user", "llm"])
-def test_the_others_only_tell(name: str) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ('{"type": "message", "content": "x"}', "unknown_type"),
+        ('{"type": "ping", "request_id": 1}', "bad_request"),
+        ("{}", "bad_request"),
+        ("[1]", "bad_request"),
+        (b"\xff", "bad_request"),
+        ("[" * 100_000, "bad_request"),
+    ],
+)
+def test_the_others_take_only_signs_of_life(name: str, sent: str | bytes, code: str) -> None:
     """WIRE 4 has no client's frames for them."""
+    dialect = DIALECTS[name]()
+    assert dialect.command('{"type": "pong"}') == frames.SendPong()
     with pytest.raises(MillraceError) as refused:
-        DIALECTS[name]().command('{"type": "ping"}')
-    assert refused.value.code == "unknown_type"
+        dialect.command(sent)
+    assert refused.value.code == code
 
 
 def test_llm_a_client_that_places_chunks_by_offset_has_the_answer() -> None:
