@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from millrace.errors import CommandError
 
-COMMANDS = ("up", "token", "publish", "dead", "env", "provision", "prepare")
+COMMANDS = ("up", "token", "keys", "publish", "dead", "env", "provision", "prepare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
