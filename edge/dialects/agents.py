@@ -14,7 +14,7 @@ from contracts import frames
 from contracts.errors import Code, MillraceError
 from contracts.frames import AnyClientFrame, RequestId, Token
 from contracts.subjects import KINDS, Kind
-from edge.dialects.dialect import PASSED_ON, Frame, pick, progress, sign_of_life
+from edge.dialects.dialect import PASSED_ON, Frame, pick, progress, sign_of_life, tag_of
 
 
 class _Message(Struct, tag="message"):
@@ -53,13 +53,11 @@ class Agents:
 
     def command(self, data: str | bytes) -> AnyClientFrame:
         """`message {content, metadata?}`; also `ping` and `pong`. Raises MillraceError."""
+        if tag_of(data) != "message":
+            return sign_of_life(data)
         try:
             said = _decoder.decode(data)
-        except msgspec.ValidationError as error:
-            if _tag(data) == "message":
-                raise MillraceError(Code.BAD_REQUEST, str(error)) from None
-            return sign_of_life(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except msgspec.DecodeError as error:
             raise MillraceError(Code.BAD_REQUEST, str(error)) from None
         return frames.SendMessage(**msgspec.structs.asdict(said))
 
@@ -104,8 +102,3 @@ def _open(snapshot: Frame) -> list[Frame]:
 def _failure(event: Frame) -> Frame:
     error = event.get("error") or {"code": Code.AGENT_FAILED, "error": "The turn failed.", "retryable": False}
     return {"code": error["code"], "error": error["error"], "message": error["error"], "retryable": error["retryable"]}
-
-
-def _tag(data: str | bytes) -> object:
-    found = msgspec.json.decode(data)
-    return found.get("type") if isinstance(found, dict) else None

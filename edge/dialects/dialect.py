@@ -51,17 +51,27 @@ def pick(frame: Frame, *names: str) -> Frame:
 _tagged = msgspec.json.Decoder(dict[str, Any])
 
 
+def tag_of(data: str | bytes) -> str | None:
+    """The `type` of a client's frame; None where it has none that can be read."""
+    try:
+        tag = _tagged.decode(data).get("type")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return tag if isinstance(tag, str) else None
+
+
 def sign_of_life(data: str | bytes) -> AnyClientFrame:
     """A `ping` or `pong`. Raises MillraceError for what else a client sends."""
+    tag = tag_of(data)
+    if tag is None:
+        raise MillraceError(Code.BAD_REQUEST, "a frame is a JSON object with a type")
+    if tag not in ("ping", "pong"):
+        raise MillraceError(Code.UNKNOWN_TYPE, f"{tag!r:.80} may not be sent here")
     try:
-        frame = _tagged.decode(data)
-        if frame.get("type") in ("ping", "pong"):
-            return client_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        frame: AnyClientFrame = client_decoder.decode(data)
+    except msgspec.DecodeError as error:
         raise MillraceError(Code.BAD_REQUEST, str(error)) from None
-    if not isinstance(frame.get("type"), str):
-        raise MillraceError(Code.BAD_REQUEST, "a frame has a type")
-    raise MillraceError(Code.UNKNOWN_TYPE, f"{frame['type']!r:.80} may not be sent here")
+    return frame
 
 
 def progress(event: Frame) -> Frame:

@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts.frames import AnyClientFrame
 from contracts.subjects import Kind
-from edge.dialects.dialect import PASSED_ON, Frame, sign_of_life, pick
+from edge.dialects.dialect import PASSED_ON, Frame, pick, sign_of_life
 
 REMEMBERED = 1024
 """Answers whose question is known; the one that was spoken of longest ago gives way.

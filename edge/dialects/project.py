@@ -2,7 +2,7 @@
 
 from contracts.frames import AnyClientFrame
 from contracts.subjects import Kind
-from edge.dialects.dialect import PASSED_ON, Frame, sign_of_life, progress
+from edge.dialects.dialect import PASSED_ON, Frame, progress, sign_of_life
 
 
 class Project:

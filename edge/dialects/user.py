@@ -6,7 +6,7 @@ What another system says is a `message`: an `external_event` as it is, a `workfl
 
 from contracts.frames import AnyClientFrame
 from contracts.subjects import Kind
-from edge.dialects.dialect import PASSED_ON, Frame, sign_of_life, pick
+from edge.dialects.dialect import PASSED_ON, Frame, pick, sign_of_life
 
 
 class User:
