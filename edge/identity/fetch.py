@@ -38,9 +38,13 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         """Follow a redirect only where what it leads to may be believed as much."""
-        check_url(newurl)
-        if urlsplit(newurl).scheme != urlsplit(req.full_url).scheme:
-            raise ValueError("redirected to another scheme")
+        try:
+            check_url(newurl)
+            if urlsplit(newurl).scheme != urlsplit(req.full_url).scheme:
+                raise ValueError("redirected to another scheme")
+        except ValueError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
