@@ -49,6 +49,12 @@ def jwk(algorithm: str, kid: object = "k1", number: int = 0, **more: object) -> 
     return {name: value for name, value in members.items() if value is not MISSING}
 
 
+def private_jwk(algorithm: str) -> dict[str, Any]:
+    """The private key as a JWK, which nobody should publish."""
+    shown: dict[str, Any] = json.loads(get_default_algorithms()[algorithm].to_jwk(private_key(algorithm)))
+    return {**shown, "key_ops": ["verify"], "alg": algorithm, "kid": "k1"}
+
+
 def document(*keys: object) -> bytes:
     """A JWKS."""
     return json.dumps({"keys": keys}).encode()

@@ -1,7 +1,7 @@
 """Claims: what a token whose signature holds may say, and what is believed of it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.config import Auth, Claims
@@ -168,6 +168,7 @@ json_values = st.recursive(
 names = st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "jti", "tenant", "sub", "scope", "projects"])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, json_values, max_size=4))
 def test_whatever_claims_say_it_is_a_principal_or_a_refusal(more: dict[str, object]) -> None:
     """Our choice: never another exception, and never a name that is no token."""

@@ -126,7 +126,7 @@ async def test_a_file_is_read_again(jwks_file: Path) -> None:
 
 BAD = {
     "garbage": {"body": b"<html>"},
-    "huge": {"body": document(jwk("RS256")) + b" " * fetch.MOST_BYTES},
+    "huge": {"body": document(jwk("RS256"), jwk("RS256", "k2", 2)) + b" " * fetch.MOST_BYTES},
     "an error": {"status": 500},
     "not found": {"status": 404},
     "no list": {"body": b'{"keys": 1}'},
@@ -159,6 +159,14 @@ async def test_a_redirect_to_what_is_believed_as_much_is_followed(issuer: Jwks) 
     with serving() as moved:
         moved.status, moved.headers = 302, {"location": issuer.url}
         assert await verdict(believing(moved.url), token("RS256", "k1")) is None
+
+
+async def test_a_redirect_away_from_this_machine_is_not_followed(issuer: Jwks) -> None:
+    """Our choice: http is for this machine, under the names that are surely its own."""
+    with serving() as moved:
+        moved.status, moved.headers = 302, {"location": issuer.url.replace("127.0.0.1", "0.0.0.0")}  # noqa: S104
+        assert await verdict(believing(moved.url), token("RS256", "k1")) == Code.BROKER_UNAVAILABLE
+    assert issuer.asked == 0
 
 
 async def test_while_keys_were_never_to_be_had_nobody_is_told_that_a_token_is_bad(

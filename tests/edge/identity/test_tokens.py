@@ -12,7 +12,7 @@ from contracts.errors import Code, MillraceError
 from edge.identity import jwks
 from edge.identity.tokens import MOST_CHARACTERS, Tokens
 from edge.principal import Principal
-from tests.edge.identity.issuer import MISSING, SECRET, claims, document, jwk, part, pem, signed, token
+from tests.edge.identity.issuer import MISSING, SECRET, claims, document, jwk, part, pem, private_jwk, signed, token
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +87,13 @@ async def test_a_key_id_is_only_looked_up(kid: str) -> None:
     assert await refusal(with_keys(jwk("RS256")), token("RS256", kid)) == Code.UNAUTHORIZED
     forged = signed({"alg": "HS256", "kid": kid}, claims(), b"")
     assert await refusal(with_keys(jwk("RS256"), secret=SECRET), forged) == Code.UNAUTHORIZED
+
+
+async def test_a_key_id_that_is_not_known_is_not_the_secrets() -> None:
+    """Our choice: beside an issuer, a token with a key id is the issuer's; without one there is nothing to look up."""
+    text = token("HS256", "k9")
+    assert await refusal(with_keys(jwk("RS256"), secret=SECRET), text) == Code.UNAUTHORIZED
+    assert await principal(SECRET_ONLY, text)
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", "HS384", "HS512", "RS256", "hs256"])
@@ -202,7 +209,9 @@ async def test_a_payload_that_is_no_object_is_refused(payload: object) -> None:
         jwk("ES256", x=part(b"1" * 32)),
         jwk("ES256", crv="P-999", alg=MISSING),
         jwk("EdDSA", crv=["Ed25519"], alg=MISSING),
-        jwk("RS256", d=part(b"1")),
+        private_jwk("RS256"),
+        private_jwk("ES256"),
+        private_jwk("EdDSA"),
         jwk("RS256", n=part(b"\xff" * 128)),
         "text",
         None,
