@@ -9,6 +9,7 @@ silence one request confirms the last sequence of every lane. The log is the buf
 
 import asyncio
 import logging
+from collections.abc import Callable
 from itertools import count
 
 from nats.aio.subscription import Subscription
@@ -32,6 +33,7 @@ SILENT_ROUNDS = 12
 """A feed without traffic is confirmed in one of so many rounds."""
 
 FACT = b".fact."
+TYPING = b".typing"
 
 AT_ONCE = 64
 """Feeds that are confirmed at the same time."""
@@ -47,6 +49,10 @@ class Feed:
         self.busy = False
         self.last_fact: int | None = None
         """The last fact that came live, where nothing is known to be missing: a guess at what is last now."""
+        self.facts_seen = 0
+        """How many facts came live."""
+        self.asides: set[Callable[[bytes], None]] = set()
+        """Called with what is told to the topic's followers and is not stored. Must not raise."""
         self._broker = broker
         self._base: int | None = None
         self._lanes: dict[bytes, int] = {}
@@ -123,6 +129,10 @@ class Feed:
             self._to_the_log(reader)
 
     def _arrived(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> None:
+        if subject.endswith(TYPING):
+            for heard in tuple(self.asides):
+                heard(data)
+            return
         seq = int(header(headers, b"Nats-Sequence") or 0)
         before = int(header(headers, b"Nats-Last-Sequence") or 0)
         covered = self._covered(subject)
@@ -132,6 +142,7 @@ class Feed:
         self.busy = True
         if FACT in subject:
             self.last_fact = seq
+            self.facts_seen += 1
         if self._base is not None and (seq < self.head or before > covered):
             self._gap(subject, covered, seq if seq < self.head else before)
         self.head = max(self.head, seq)

@@ -15,20 +15,25 @@ Span = tuple[int, int]
 class Item:
     """One stored event. `visible`: clients receive it. `frames` is the readers' to share what they make of it."""
 
-    __slots__ = ("data", "frames", "seq", "visible")
+    __slots__ = ("data", "frames", "seq", "type", "visible")
 
     def __init__(self, seq: int, data: bytes) -> None:
         self.seq = seq
         self.data = data
-        self.visible = data.startswith(b'{"type":"stream_delta"') or _is_visible(data)
-        self.frames: dict[tuple[str, str], bytes] = {}
+        self.type = _DELTA_TYPE if data.startswith(_DELTA) else _type_of(data)
+        self.visible = self.type != "" and self.type not in events.INTERNAL
+        self.frames: dict[tuple[bytes, bytes, object], bytes] = {}
 
 
-def _is_visible(data: bytes) -> bool:
+_DELTA_TYPE = "stream_delta"
+_DELTA = b'{"type":"stream_delta"'
+
+
+def _type_of(data: bytes) -> str:
     try:
-        return events.type_of(data) not in events.INTERNAL
+        return events.type_of(data)
     except ValueError:  # no event: of all readers, it must not harm those who cannot read it
-        return False
+        return ""
 
 
 class Reader(Protocol):

@@ -131,9 +131,9 @@ class Snapshot(ServerFrame, frozen=True, kw_only=True, tag="snapshot"):
 
 
 class ReplayComplete(ServerFrame, frozen=True, kw_only=True, tag="replay_complete"):
-    """Everything up to `cursor` was sent; live events follow."""
+    """Everything up to `cursor` was sent; live events follow. Without a session: of the user's and the tenant's."""
 
-    session_id: str
+    session_id: str | UnsetType = UNSET
     cursor: str
     replayed: int
 
@@ -141,7 +141,7 @@ class ReplayComplete(ServerFrame, frozen=True, kw_only=True, tag="replay_complet
 class ResumeGap(ServerFrame, frozen=True, kw_only=True, tag="resume_gap"):
     """The cursor cannot be honoured; a snapshot follows. `lost`: the edge itself missed something."""
 
-    session_id: str
+    session_id: str | UnsetType = UNSET
     reason: Literal["expired", "foreign", "future", "lost"]
 
 

@@ -1,5 +1,6 @@
 """Commands: what a client's message, cancel or approval appends to the log, or why it does not."""
 
+import asyncio
 import base64
 import hashlib
 
@@ -8,18 +9,23 @@ from msgspec import Struct
 
 from broker import metrics, telemetry
 from broker.append import Append, LogFull, OutcomeUnknown, Stored, append, conditional
-from broker.connect import Broker, Unavailable
-from broker.read import read
+from broker.connect import Broker, Rejected, Unavailable
 from contracts import events
 from contracts.depth import is_too_deep
 from contracts.errors import Code, MillraceError
 from contracts.events import AnyEvent, unix_time
 from contracts.frames import SendApproval, SendCancel, SendMessage
-from contracts.session import Session
 from contracts.subjects import Topic
-from edge.auth import Principal
+from contracts.view import View
+from edge import folds
+from edge.principal import Principal
 
 DEADLINE = 5.0
+"""Seconds that an append is tried before its outcome is looked at."""
+
+AGAIN = 1.0
+"""Seconds between tries at an append that may be stored, while the log is full."""
+
 ATTACHMENT_BYTES = 32 * 1024
 FULL_AT = 0.9
 """The share of the log from which on new messages are refused, so that running turns can finish."""
@@ -63,8 +69,10 @@ async def send_message(
         if frame.policy == "reject":
             stored = await _store_unless_busy(broker, topic, event)
         else:
-            named = last_fact and await _store(broker, topic, event, after=last_fact)
-            stored = named or await _store(broker, topic, event)
+            named = await _store(broker, topic, event, after=last_fact) if last_fact else None
+            unnamed = named or await _store(broker, topic, event)
+            assert unnamed  # nothing refuses an append without a condition
+            stored = unnamed
     metrics.MESSAGES.labels(topic.tenant).inc()
     return Accepted(message_id, client_message_id, stored.seq)
 
@@ -85,7 +93,8 @@ async def decide_approval(broker: Broker, principal: Principal, topic: Topic, fr
     """Record a person's decision on a tool call: the first one, while it is asked for. Raises MillraceError."""
     _check_depth(frame.arguments)
     while True:
-        session, seq = await _fold(broker, topic)
+        view, seq = await _fold(broker, topic)
+        session = view.session
         call = session.calls.get(frame.tool_call_id)
         if call is None or call.request is None:
             raise MillraceError(Code.APPROVAL_NOT_FOUND)
@@ -111,7 +120,8 @@ async def decide_approval(broker: Broker, principal: Principal, topic: Topic, fr
 
 async def _store_unless_busy(broker: Broker, topic: Topic, event: events.Message) -> Stored:
     while True:
-        session, seq = await _fold(broker, topic)
+        view, seq = await _fold(broker, topic, check_waiting=True)
+        session = view.session
         if event.message_id in session.turns or event.message_id in session.ended:
             return Stored(seq, duplicate=True)
         if session.turns:
@@ -120,7 +130,7 @@ async def _store_unless_busy(broker: Broker, topic: Topic, event: events.Message
             return stored
 
 
-async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | None = None) -> Stored:
+async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | None = None) -> Stored | None:
     """Append a client's fact; None only for a condition that was refused."""
     info = broker.log_info
     is_message = isinstance(event, events.Message)
@@ -132,29 +142,44 @@ async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | Non
         what = Append(subject, payload, message_id)
     else:
         what = conditional(topic, subject, payload, message_id, after)
-    try:
-        with telemetry.tracer.start_as_current_span("append"):
-            what = msgspec.structs.replace(what, context=telemetry.inject({}))
-            return await append(broker, what, deadline=DEADLINE)  # type: ignore[return-value]
-    except LogFull:
-        raise MillraceError(Code.LOG_FULL) from None
-    except (Unavailable, OutcomeUnknown):
-        again = {"client_message_id": event.client_message_id} if isinstance(event, events.Message) else {}
-        raise MillraceError(Code.BROKER_UNAVAILABLE, **again) from None
+    with telemetry.tracer.start_as_current_span("append"):
+        what = msgspec.structs.replace(what, context=telemetry.inject({}))
+        return await _surely(broker, what, event)
 
 
-async def _fold(broker: Broker, topic: Topic) -> tuple[Session, int]:
-    session, seq = Session(), 0
+async def _surely(broker: Broker, what: Append, event: AnyEvent) -> Stored | None:
+    """Append what a client is told of: stored, or an error and never stored later.
+
+    While the broker is away it is refused at once. Where the outcome of a try is unknown it is tried until it is
+    known: an error could not be taken back when the message turns up in the log.
+    """
+    in_doubt = False
+    while in_doubt or broker.connected:
+        try:
+            return await append(broker, what, deadline=DEADLINE)
+        except LogFull:
+            if not in_doubt:
+                raise MillraceError(Code.LOG_FULL) from None
+            await asyncio.sleep(AGAIN)
+        except OutcomeUnknown:
+            in_doubt = True
+        except Unavailable as error:
+            if not in_doubt and not isinstance(error, Rejected):
+                break
+            if isinstance(error, Rejected):
+                raise
+    again = {"client_message_id": event.client_message_id} if isinstance(event, events.Message) else {}
+    raise MillraceError(Code.BROKER_UNAVAILABLE, **again)
+
+
+async def _fold(broker: Broker, topic: Topic, *, check_waiting: bool = False) -> tuple[View, int]:
     try:
-        async for records in read(broker, topic.facts, 0):
-            for record in records:
-                event = events.decode(record.data)
-                seq = record.seq
-                if event is not None:
-                    session.apply(seq, event)
+        view, seq = await folds.fold(broker, topic)
+        if check_waiting and view.forgot and view.session.turns:
+            await folds.without_repeats(broker, topic, view)
     except (Unavailable, TimeoutError):
         raise MillraceError(Code.BROKER_UNAVAILABLE) from None
-    return session, seq
+    return view, seq
 
 
 def _digest(topic: Topic, client_message_id: str) -> str:

@@ -1,0 +1,124 @@
+"""Folds: a session's view at the end of its facts, begun from the one that was kept beside the log.
+
+What is kept is a cache in the stream STATE, one a session, written by whichever edge has just folded much. It is used
+only if it is of this log (the epoch) and the fact that it ends with still stands where it stood; else the facts are
+folded from the first one. So nothing rests on it: an older one costs a longer read, none costs a whole one.
+"""
+
+import asyncio
+import logging
+
+import msgspec
+
+from broker.client import status
+from broker.connect import Broker, Unavailable
+from broker.read import last, read
+from contracts import events
+from contracts.streams import STATE
+from contracts.subjects import Topic
+from contracts.view import View
+
+logger = logging.getLogger(__name__)
+
+KEEP_AFTER = 256
+"""Facts beyond the kept view from which on a new one is kept: a joiner reads about so many, and one page more."""
+
+KEPT_BYTES = 512 * 1024
+"""The largest view that is kept. What makes one larger is an open turn with large results; it ends."""
+
+Kept = tuple[View, int]
+"""A view and the sequence of the last fact in it."""
+
+_keeping: set[asyncio.Task[None]] = set()
+
+
+async def fold(broker: Broker, topic: Topic, upto: int | None = None) -> tuple[View, int]:
+    """A session's view and the last fact in it, 0 if there is none: the facts up to `upto`, all of them by default.
+
+    Called now and then for a session that is watched, it keeps joining cheap. A deleted session's view is final; its
+    sequence may be an earlier one. Raises Unavailable or TimeoutError while the broker is away.
+    """
+    begun = await kept(broker, topic)
+    if begun and begun[0].is_deleted and upto is None:
+        return begun
+    if upto is None:
+        upto = await last(broker, topic.facts)
+    return await onwards(broker, topic, begun, upto)
+
+
+async def kept(broker: Broker, topic: Topic) -> Kept | None:
+    """The view that was kept, if there is one of this log. Ask for it before asking how far to read."""
+    request = msgspec.json.encode({"last_by_subj": topic.state})
+    try:
+        reply = await broker.request(f"$JS.API.DIRECT.GET.{STATE}", request)
+    except (Unavailable, TimeoutError) as error:
+        logger.debug("no kept view", extra={"topic": topic.id, "reason": str(error)})
+        return None
+    return None if status(reply.headers) else View.again(reply.data, _epoch(broker))
+
+
+async def onwards(broker: Broker, topic: Topic, begun: Kept | None, upto: int) -> tuple[View, int]:
+    """The view with every fact up to `upto`, begun from a kept one if that is any good, and the last fact in it.
+
+    Keeps it, in the background, where it took many facts. `upto` must be of the leader.
+    """
+    view, seq = begun or (View(), 0)
+    known, number = seq, 0
+    if seq > upto:
+        return await onwards(broker, topic, None, upto)
+    # from the last fact that is known already: that it still stands there shows that it is the same history
+    async for records in read(broker, topic.facts, max(0, seq - 1), upto):
+        for record in records:
+            if known:
+                if record.seq != known:
+                    return await onwards(broker, topic, None, upto)
+                known = 0
+            elif record.seq <= upto:
+                seq, number = record.seq, number + 1
+                if (event := events.decode(record.data)) is not None:
+                    view.apply(seq, event, record.data)
+    if known:
+        return await onwards(broker, topic, None, upto)
+    if number >= KEEP_AFTER:
+        keep(broker, topic, view, seq)
+    return view, seq
+
+
+async def without_repeats(broker: Broker, topic: Topic, view: View) -> None:
+    """Close every open message that was stored before, however long ago. Reads the session's messages from the first.
+
+    Where a view has forgotten ended messages (`forgot`), one of them that is stored again looks like a new one.
+    """
+    waiting = {message_id: turn.seq for message_id, turn in view.session.turns.items() if not turn.claim}
+    async for records in read(broker, topic.fact("message"), 0, max(waiting.values(), default=0)):
+        for record in records:
+            event = events.decode(record.data)
+            if isinstance(event, events.Message) and record.seq < waiting.get(event.message_id, 0):
+                view.drop(event.message_id)
+                del waiting[event.message_id]
+
+
+def keep(broker: Broker, topic: Topic, view: View, upto: int) -> None:
+    """Keep a view, in the background; if that fails, the next one may succeed."""
+    try:
+        payload = view.kept(_epoch(broker), upto)
+    except (OverflowError, TypeError, ValueError) as error:
+        logger.debug("a view cannot be kept", extra={"topic": topic.id, "reason": str(error)})
+        return
+    if len(payload) > KEPT_BYTES:
+        logger.debug("a view is too large to be kept", extra={"topic": topic.id, "bytes": len(payload)})
+        return
+    task = asyncio.create_task(_keep(broker, topic, payload), name=f"keep-{topic.id}")
+    _keeping.add(task)
+    task.add_done_callback(_keeping.discard)
+
+
+async def _keep(broker: Broker, topic: Topic, payload: bytes) -> None:
+    try:
+        await broker.request(topic.state, payload)
+    except (Unavailable, TimeoutError) as error:
+        logger.debug("a view was not kept", extra={"topic": topic.id, "reason": str(error)})
+
+
+def _epoch(broker: Broker) -> str:
+    return broker.log_info.epoch if broker.log_info else ""

@@ -1,0 +1,49 @@
+"""History: a session's messages and answers, a page at a time, back to the first one."""
+
+from typing import Any
+
+import msgspec
+
+from broker.backwards import block
+from broker.connect import Broker
+from contracts.errors import Code, MillraceError
+from contracts.subjects import Topic
+from contracts.view import shown_as
+from edge.folds import fold
+
+FACTS_A_MESSAGE = 4
+"""Facts of the runner's that are read for each message wanted: a turn without tools has about as many."""
+
+ROUNDS = 16
+"""Blocks that are read for a page at most. Only a session with hundreds of facts between messages needs so many."""
+
+
+async def messages(
+    broker: Broker, topic: Topic, before: int | None, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The last `limit` messages before a place, ascending, and where the page before them ends; None at the start.
+
+    Costs the same wherever in the session the page is. A page may be shorter, even empty, where messages lie far
+    apart. Raises MillraceError `session_not_found` where the session was deleted.
+    """
+    view, upto = await fold(broker, topic)
+    if view.is_deleted:
+        raise MillraceError(Code.SESSION_NOT_FOUND)
+    repeats = frozenset(view.repeats)
+    place = min(before or upto + 1, upto + 1)
+    found: dict[int, bytes] = {}
+    for _ in range(ROUNDS):
+        said = await block(broker, topic.fact("message"), place, limit + 1)
+        done = await block(broker, topic.fact("agent"), place, FACTS_A_MESSAGE * (limit + 1))
+        place = max(said.start, done.start)  # from here on both are complete
+        for record in (*said.records, *done.records):
+            if record.seq >= place and record.seq not in repeats and (shown := shown_as(record.data)):
+                found[record.seq] = shown
+        if place <= 1 or len(found) > limit:
+            break
+    page = sorted(found)[-limit:]
+    if len(found) > limit:
+        earlier: str | None = str(page[0])
+    else:
+        earlier = str(place) if place > 1 else None
+    return [msgspec.json.decode(found[seq]) for seq in page], earlier
