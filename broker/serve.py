@@ -11,6 +11,12 @@ import uvicorn
 CLOSING = 1
 """Seconds that open requests have when the server is told to end; the longest a shutdown waits."""
 
+SEND_BUFFER = 128 * 1024
+"""Bytes that the kernel keeps for one client; left to itself it takes 4 MB for one that reads nothing."""
+
+UNACKNOWLEDGED = 30_000
+"""Milliseconds after which the kernel gives a connection up that takes nothing (tcp(7), TCP_USER_TIMEOUT)."""
+
 
 class _Server(uvicorn.Server):
     @contextmanager
@@ -20,9 +26,16 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any. Raises OSError where the port is in use."""
+    """A listening socket; port 0 takes any. Raises OSError where the port is in use.
+
+    What it accepts has bounds for a client that stops reading and never closes.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+    return listener
 
 
 @asynccontextmanager

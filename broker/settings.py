@@ -48,6 +48,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     heartbeat_timeout: Positive = 60.0
     """How long a connection lives without a sign of life."""
 
+    compression: bool = False
+    """Whether an edge offers its WebSockets permessage-deflate (RFC 7692)."""
+
     drain_grace: Positive = 10.0
     """How long work in flight may take after a stop was asked for."""
 

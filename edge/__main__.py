@@ -7,36 +7,44 @@ from broker.process import Process, main
 from broker.serve import listen, serving
 from broker.settings import SettingsError
 from edge import app
-from edge.auth import Verifier
 from edge.desk import Desk
+from edge.http import BoundedHttp
+from edge.identity import Identity, Redaction
 from edge.protocol import EdgeWebSocket
 
 
 async def run(process: Process) -> None:
-    """Serve until told to stop; then close the sockets, who reconnect elsewhere with their cursors."""
+    """Serve until told to stop; then say goodbye to the clients, who reconnect elsewhere with their cursors."""
     settings = process.settings
+    Redaction.install()
     try:
-        verifier = Verifier.from_file(settings.jwt_secret_file)
+        identity = Identity.open(process.broker, process.config.auth, settings.jwt_secret_file)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"MILLRACE_JWT_SECRET_FILE: {error}") from None
-    desk = Desk(process, verifier)
+        raise SettingsError(f"MILLRACE_JWT_SECRET_FILE or [auth]: {error}") from None
+    desk = Desk(process, identity)
     try:
         listener = listen(settings.host, settings.port or 8000)
     except OSError as error:
         raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    process.checks["stopping"] = lambda: not process.stop.is_set()
     options = {
+        "http": BoundedHttp,
         "ws": EdgeWebSocket,
         "ws_max_size": process.config.limits.frame_bytes,
-        "ws_per_message_deflate": False,
+        "ws_per_message_deflate": settings.compression,
         "ws_ping_interval": settings.heartbeat_interval,
         "ws_ping_timeout": None,
     }
-    verify = asyncio.create_task(desk.feeds.verify(), name="verify-feeds")
+    running = asyncio.create_task(desk.run(), name="desk")
+    stopping = asyncio.create_task(process.stop.wait(), name="stop")
     try:
         async with serving(app.create(desk, process.readiness), listener, **options):
-            await process.stop.wait()
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await desk.drain()
     finally:
-        verify.cancel()
+        stopping.cancel()
+        if not running.cancel():
+            running.result()  # it never ends by itself: why it did is why the process does
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ def from_exception(error: Exception) -> MillraceError:
     return MillraceError(Code.INTERNAL_ERROR)
 
 
-def error_frame(error: MillraceError, session_id: str, request_id: str | None) -> ErrorFrame:
+def error_frame(error: MillraceError, session_id: str | None, request_id: str | None) -> ErrorFrame:
     """The frame that tells one client of its failed request."""
     return ErrorFrame(
         code=error.code,
         error=str(error),
         message=str(error),
         retryable=error.entry.retryable,
-        session_id=session_id,
+        session_id=session_id or msgspec.UNSET,
         details=error.details or msgspec.UNSET,
         trace_id=trace_id() or msgspec.UNSET,
         request_id=request_id or msgspec.UNSET,

@@ -7,7 +7,7 @@ find room; who asks for many and reads none is held back by not being read from.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 LIMIT = 256 * 1024
@@ -15,7 +15,7 @@ LIMIT = 256 * 1024
 
 
 class Sink(Protocol):
-    """Where frames go: a WebSocket's protocol."""
+    """Where frames go: a WebSocket's protocol, or an HTTP response."""
 
     on_room: Callable[[], None] | None
 
@@ -47,6 +47,7 @@ class Outbox:
         self._bytes = 0
         self._room = asyncio.Event()
         self._room.set()
+        self._empty = asyncio.Event()
         sink.on_room = self._flush
 
     @property
@@ -65,9 +66,13 @@ class Outbox:
         return bool(self._waiting)
 
     def put(self, frame: bytes, source: Source | None = None, seq: int = 0) -> None:
-        """Write the frame now, or as soon as there is room. `source`: it is a log frame, the one of `seq`."""
+        """Write the frame now, or as soon as there is room. `source`: it is a log frame, the one of `seq`.
+
+        An empty frame is not written, and its source is told when it would have been.
+        """
         if not self._waiting and self._sink.has_room:
-            self._sink.write_frame(frame)
+            if frame:
+                self._sink.write_frame(frame)
             if source:
                 source.was_sent(seq)
             return
@@ -83,9 +88,17 @@ class Outbox:
         if not self._sink.is_open:
             raise ConnectionError
 
-    def drop_log_frames(self) -> None:
-        """Forget the log frames that wait; the answers to the client stay."""
-        self._waiting = deque(entry for entry in self._waiting if entry[1] is None)
+    async def flushed(self) -> None:
+        """Wait until nothing waits. Raises ConnectionError when the client is gone."""
+        while self._waiting:
+            self._empty.clear()
+            await self._empty.wait()
+        if not self._sink.is_open:
+            raise ConnectionError
+
+    def drop_frames_of(self, sources: Collection[Source]) -> None:
+        """Forget the log frames of these that wait; what else waits stays, the answers to the client first of all."""
+        self._waiting = deque(entry for entry in self._waiting if entry[1] not in sources)
         self._count()
 
     def _flush(self) -> None:
@@ -93,7 +106,8 @@ class Outbox:
             self._waiting.clear()
         while self._waiting and self._sink.has_room:
             frame, source, seq = self._waiting.popleft()
-            self._sink.write_frame(frame)
+            if frame:
+                self._sink.write_frame(frame)
             if source:
                 source.was_sent(seq)
         self._count()
@@ -102,3 +116,5 @@ class Outbox:
         self._bytes = sum(len(frame) for frame, _, _ in self._waiting)
         if self._bytes < LIMIT // 2 or not self._sink.is_open:
             self._room.set()
+        if not self._waiting:
+            self._empty.set()

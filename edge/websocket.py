@@ -1,229 +1,246 @@
-"""The session socket: `GET /api/v1/sessions/{session_id}/ws` (WIRE 1)."""
+"""The sockets: one for one session, `GET /api/v1/sessions/{session_id}/ws`, and one for many, `GET /api/v1/ws`."""
 
 import asyncio
 import contextlib
-import logging
-import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
+from msgspec import UNSET
 
 from broker import metrics
 from contracts import frames
 from contracts.errors import CATALOGUE, Code, MillraceError
-from contracts.events import new_id, timestamp
-from contracts.frames import ServerFrame
-from contracts.subjects import Topic
-from edge import commands, join, sessions
-from edge.auth import Principal, bearer
+from edge import handshake, join
+from edge.connection import GOING_AWAY, Connection
 from edge.desk import Desk
-from edge.failures import error_frame, from_exception
-from edge.outbox import Outbox
-from edge.protocol import EdgeWebSocket, text_frame
-from edge.sessions import Session
-from edge.watch import Watch
+from edge.dispatch import dispatch, named, parse
+from edge.failures import from_exception
+from edge.handshake import Arrival
+from edge.principal import Principal
+from edge.protocol import EdgeWebSocket
+from edge.spelling import WEBSOCKET, Spelling
+from edge.subscription import Subscription
 
-logger = logging.getLogger(__name__)
+GRACE = 2.0
+"""Seconds that a client has to take what waits for it, and the close frame, before its connection is cut."""
 
-TICK = 1.0
-"""Seconds between looks at what a connection's time has come for, at most."""
+MOST_SESSIONS = 100
+"""Sessions that one socket may follow."""
 
-NO_SIGN_OF_LIFE = 4008
-GOING_AWAY = 1012
-
-
-class Closed(Exception):
-    """The connection is to be closed with a code."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
+Socket = WebSocket[Any, Any, Any]
 
 
-class SessionSocket:
-    """One connection to one session, from accepted to closed."""
+class SocketConnection(Connection):
+    """A connection over a WebSocket."""
 
-    def __init__(self, socket: WebSocket[Any, Any, Any], desk: Desk, principal: Principal, session: Session) -> None:
+    def __init__(
+        self, socket: Socket, desk: Desk, principal: Principal, arrival: Arrival, spelling: Spelling = WEBSOCKET
+    ) -> None:
         self._socket = socket
-        self._desk = desk
-        self._principal = principal
-        self._session = session
-        self._topic = Topic.session(principal.tenant, session.session_id)
         extensions: Any = socket.scope["extensions"]
         self._protocol: EdgeWebSocket = extensions["millrace.socket"]
-        self._outbox = Outbox(self._protocol)
-        self._watch: Watch | None = None
-        self._lost = asyncio.Event()
+        super().__init__(desk, principal, self._protocol, spelling, device=arrival.device)
 
     async def run(self) -> None:
-        """Serve the connection until either side ends it. Raises Closed with the code to close with."""
-        self._send(
-            frames.Connected(
-                connection_id=new_id(),
-                session_id=self._session.session_id,
-                agent=self._session.agent,
-                heartbeat_interval=self._desk.settings.heartbeat_interval,
-                heartbeat_timeout=self._desk.settings.heartbeat_timeout,
-                expires_at=self._expires_at,
-            )
-        )
-        tasks = [
-            asyncio.create_task(work, name=name)
-            for name, work in (("send", self._follow()), ("receive", self._receive()), ("watch", self._tick()))
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, ConnectionError | WebSocketDisconnect):
-                raise result
-
-    async def _follow(self) -> None:
-        """Join, then stay: start over when the edge itself lost something. Ends when the client is gone."""
-        feeds = await join.acquire(self._desk.feeds, join.topics_of(self._principal.tenant, self._session))
-        watch = self._watch = Watch(self._desk.epoch, feeds, self._outbox, text_frame)
-        watch.on_lost = self._lost.set
-        try:
-            await join.join(self._desk.broker, watch, self._topic, self._socket.query_params.get("after"))
-            while True:
-                await self._lost.wait()
-                self._lost.clear()
-                await join.start_over(self._desk.broker, watch, self._topic, "lost")
-        finally:
-            watch.leave()
-            for feed in feeds:
-                await self._desk.feeds.release(feed)
-
-    async def _receive(self) -> None:
-        """Take the client's frames one after another. A bad one gets an error, and the socket lives on."""
+        """Take the client's frames one after another until either side ends. A bad one gets an error."""
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
+            if self.closing:
+                continue
             data: Any = message.get("text") or message.get("bytes") or b""
-            await self._outbox.room()
-            request_id = None
+            await self.outbox.room()
+            request_id = session_id = None
             try:
-                frame = _parse(data)
+                self.desk.limiter.received(self.principal, len(data))
+                frame = self.parse(data)
                 request_id = frame.request_id
-                await self._handle(frame)
+                session_id = None if frame.session_id is UNSET else frame.session_id
+                await self.handle(frame)
             except MillraceError as error:
-                self._fail(error, request_id or _request_id(data))
+                self.fail(error, session_id or self.default_session, request_id or named(data, "request_id"))
 
-    async def _tick(self) -> None:
-        """Send heartbeats; end a connection that gives no sign of life or whose token has expired."""
-        loop = asyncio.get_running_loop()
-        interval, timeout = self._desk.settings.heartbeat_interval, self._desk.settings.heartbeat_timeout
-        pinged = loop.time()
-        while True:
-            await asyncio.sleep(min(TICK, interval / 4))
-            now = loop.time()
-            if self._desk.stop.is_set():
-                raise Closed(GOING_AWAY, "restarting")
-            if self._principal.expires_at is not None and time.time() >= self._principal.expires_at:
-                raise Closed(4001, Code.TOKEN_EXPIRED)
-            if now - self._protocol.heard >= timeout:
-                raise Closed(NO_SIGN_OF_LIFE, "no sign of life")
-            if now - pinged >= interval:
-                pinged = now
-                self._send(frames.Ping(timestamp=timestamp()))
+    default_session: str | None = None
+    """The session that errors are told of where a frame names none."""
 
-    async def _handle(self, frame: frames.AnyClientFrame) -> None:
-        broker, principal, request_id = self._desk.broker, self._principal, frame.request_id or msgspec.UNSET
-        match frame:
-            case frames.SendMessage():
-                if self._session.is_closed:
-                    raise MillraceError(Code.SESSION_CLOSED)
-                last_fact = self._watch.readers[0].feed.last_fact if self._watch else None
-                accepted = await commands.send_message(broker, principal, self._topic, frame, last_fact)
-                self._send(
-                    frames.MessageAccepted(
-                        session_id=self._topic.id,
-                        client_message_id=accepted.client_message_id,
-                        message_id=accepted.message_id,
-                        cursor=self._watch.cursor if self._watch else "",
-                        request_id=request_id,
-                    )
-                )
-            case frames.SendCancel(message_id=message_id):
-                await commands.cancel(broker, principal, self._topic, frame)
-                self._send(frames.Ack(session_id=self._topic.id, message_id=message_id, request_id=request_id))
-            case frames.SendApproval(tool_call_id=call_id):
-                await commands.decide_approval(broker, principal, self._topic, frame)
-                self._send(frames.Ack(session_id=self._topic.id, tool_call_id=call_id, request_id=request_id))
-            case frames.SendAuth(token=token):
-                renewed = self._desk.verifier.principal(token)
-                if (renewed.tenant, renewed.user_id) != (principal.tenant, principal.user_id):
-                    raise MillraceError(Code.FORBIDDEN, "the token names somebody else")
-                self._principal = renewed
-                self._send(frames.Ack(expires_at=self._expires_at, request_id=request_id))
-            case frames.SendPing():
-                self._send(frames.Pong(timestamp=timestamp()))
-            case frames.SendPong() | frames.SendTyping():
-                pass
+    def parse(self, data: str | bytes) -> frames.AnyClientFrame:
+        """The frame. Raises MillraceError."""
+        return parse(data)
+
+    async def handle(self, frame: frames.AnyClientFrame) -> None:
+        """Do what one frame asks for. Raises MillraceError."""
+        raise NotImplementedError
 
     @property
-    def _expires_at(self) -> str | None:
-        expires_at = self._principal.expires_at
-        return None if expires_at is None else timestamp(expires_at)
+    def heard(self) -> float:
+        """When anything came over the socket, pongs included."""
+        return self._protocol.heard
 
-    def _send(self, frame: ServerFrame) -> None:
-        self._outbox.put(text_frame(msgspec.json.encode(frame)))
+    def connected(self, session_id: str | None, agent: str | None) -> None:
+        """Send the first frame."""
+        settings = self.desk.settings
+        self.send(
+            frames.Connected(
+                connection_id=self.connection_id,
+                session_id=session_id,
+                agent=agent,
+                heartbeat_interval=settings.heartbeat_interval,
+                heartbeat_timeout=settings.heartbeat_timeout,
+                expires_at=self.expires_at,
+            )
+        )
 
-    def _fail(self, error: MillraceError, request_id: str | None) -> None:
-        metrics.ERRORS.labels(error.code).inc()
-        self._send(error_frame(error, self._topic.id, request_id))
+    def hang_up(self, code: int, reason: str) -> None:
+        """Have the close frame sent; the handler ends when the client has answered it, or was cut off."""
+        self.desk.spawn(self._hang_up(code, reason))
+
+    async def _hang_up(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(GRACE):
+                await self.outbox.flushed()
+                await self._socket.send({"type": "websocket.close", "code": code, "reason": reason})
+        except (TimeoutError, OSError, RuntimeError):  # it takes nothing any more, or has gone
+            self._protocol.abort()
+
+
+class SessionSocket(SocketConnection):
+    """One session, from accepted to closed."""
+
+    subscription: Subscription
+
+    async def serve(self, session_id: str, arrival: Arrival) -> None:
+        """Serve until either side ends. Raises MillraceError where the session may not be followed."""
+        session = await self.find(session_id)
+        self.default_session = session_id
+        self.connected(session_id, session.agent)
+        try:
+            self.subscription = self.enter(session, arrival.takeover)
+            self.subscription.follow(arrival.after)
+            await self.run()
+        finally:
+            await self.end()
+
+    async def handle(self, frame: frames.AnyClientFrame) -> None:
+        """Do it in this session; a frame that names another is refused."""
+        if frame.session_id not in (UNSET, self.subscription.topic.id):
+            raise MillraceError(Code.BAD_REQUEST, "this socket is another session's")
+        await dispatch(self, frame, self.subscription)
+
+
+class MultiplexSocket(SocketConnection):
+    """Many sessions over one socket, and once the user's and the tenant's events."""
+
+    transport = "multiplex"
+
+    async def serve(self, arrival: Arrival) -> None:
+        """Serve until either side ends."""
+        self.principal.require("read")
+        self.connected(None, None)
+        try:
+            await self.follow_topics(join.own_topics(self.principal), arrival.after)
+            await self.run()
+        finally:
+            await self.end()
+
+    async def handle(self, frame: frames.AnyClientFrame) -> None:
+        """Do it in the session that it names."""
+        session_id = "" if frame.session_id is UNSET else frame.session_id
+        match frame:
+            case frames.Subscribe():
+                await self._subscribe(frame)
+            case frames.Unsubscribe():
+                if subscription := self.subscriptions.get(session_id):
+                    await self.leave(subscription)
+                self.send(frames.Unsubscribed(session_id=session_id, code=None, request_id=frame.request_id or UNSET))
+            case _:
+                await dispatch(self, frame, self.subscriptions.get(session_id))
+
+    async def _subscribe(self, frame: frames.Subscribe) -> None:
+        try:
+            self.authorise()
+            self.desk.limiter.handshake(self.principal)
+            if len(self.subscriptions) >= MOST_SESSIONS:
+                raise MillraceError(Code.CONNECTION_LIMIT, f"{MOST_SESSIONS} sessions a socket", limit=MOST_SESSIONS)
+            if again := self.subscriptions.get(frame.session_id):
+                await self.leave(again)
+            session = await self.find(frame.session_id)
+            subscription = self.enter(session)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a code and the socket stays
+            self._refuse(frame.session_id, from_exception(error), frame.request_id)
+            return
+        self.send(
+            frames.Subscribed(session_id=frame.session_id, agent=session.agent, request_id=frame.request_id or UNSET)
+        )
+        subscription.follow(frame.after)
+
+    def dropped(self, subscription: Subscription, error: MillraceError) -> None:
+        """A session cannot be followed any more: the socket stays."""
+        self._refuse(subscription.topic.id, error)
+        self.desk.spawn(self.leave(subscription))
+
+    def evicted(self, subscription: Subscription, reason: str) -> None:
+        """Another connection took its place in the session: the socket stays."""
+        if reason == "replaced":
+            self.send(frames.Unsubscribed(session_id=subscription.topic.id, code=reason))
+            self.desk.spawn(self.leave(subscription))
+        else:
+            self.dropped(subscription, MillraceError(Code.CONNECTION_LIMIT))
+
+    def _refuse(self, session_id: str, error: MillraceError, request_id: str | None = None) -> None:
+        self.send(
+            frames.Unsubscribed(
+                session_id=session_id,
+                code=error.code,
+                retryable=error.entry.retryable,
+                details=error.details or UNSET,
+                request_id=request_id or UNSET,
+            )
+        )
 
 
 @websocket("/api/v1/sessions/{session_id:str}/ws")
-async def session_socket(socket: WebSocket[Any, Any, Any], session_id: str) -> None:
-    """Accept first, so that a browser can read the code a refused handshake is closed with."""
+async def session_socket(socket: Socket, session_id: str) -> None:
+    """One session."""
+
+    async def start(desk: Desk, principal: Principal, arrival: Arrival) -> None:
+        with SessionSocket(socket, desk, principal, arrival) as connection:
+            await connection.serve(session_id, arrival)
+
+    await serve(socket, start)
+
+
+@websocket("/api/v1/ws")
+async def multiplex_socket(socket: Socket) -> None:
+    """Many sessions."""
+
+    async def start(desk: Desk, principal: Principal, arrival: Arrival) -> None:
+        with MultiplexSocket(socket, desk, principal, arrival) as connection:
+            await connection.serve(arrival)
+
+    await serve(socket, start)
+
+
+async def serve(socket: Socket, start: Callable[[Desk, Principal, Arrival], Awaitable[None]]) -> None:
+    """Accept first, so that a browser can read the code a refused handshake is closed with; then serve it."""
     desk: Desk = socket.app.state.desk
-    await socket.accept()
+    arrival = Arrival.of(socket)
     code, reason = 1000, ""
+    await socket.accept()
     try:
-        token = socket.query_params.get("token") or bearer(socket.headers.get("authorization"))
-        principal = desk.verifier.principal(token)
-        session = await sessions.find(desk.broker, principal, session_id)
-        with metrics.ACTIVE_CONNECTIONS.labels("websocket").track_inprogress(), desk.connected(session_id):
-            await SessionSocket(socket, desk, principal, session).run()
-    except Closed as closed:
-        code, reason = closed.code, str(closed)
-    except WebSocketDisconnect:
-        return
+        await start(desk, await handshake.admit(desk, arrival), arrival)
+    except (ConnectionError, WebSocketDisconnect):
+        pass
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a code
         known = from_exception(error)
-        code, reason = CATALOGUE[known.code].close or GOING_AWAY, known.code
-    with contextlib.suppress(Exception):  # the client may be gone already
+        metrics.ERRORS.labels(known.code).inc()
+        code, reason = CATALOGUE[known.code].close or GOING_AWAY, _reason(known)
+    with contextlib.suppress(Exception):  # it may be closed already, or the client gone
         await socket.send({"type": "websocket.close", "code": code, "reason": reason})
 
 
-def _parse(data: str | bytes) -> frames.AnyClientFrame:
-    try:
-        frame: frames.AnyClientFrame = frames.client_decoder.decode(data)
-    except msgspec.ValidationError as error:
-        tag = _field(data, "type")
-        if isinstance(tag, str) and tag not in frames.CLIENT_TAGS:
-            raise MillraceError(Code.UNKNOWN_TYPE, f"unknown type {tag:.64}") from None
-        raise MillraceError(Code.BAD_REQUEST, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MillraceError(Code.BAD_REQUEST, f"not a JSON object: {error}") from None
-    return frame
-
-
-def _request_id(data: str | bytes) -> str | None:
-    request_id = _field(data, "request_id")
-    return request_id if isinstance(request_id, str) and len(request_id) <= 128 else None
-
-
-def _field(data: str | bytes, name: str) -> object:
-    try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return found.get(name) if isinstance(found, dict) else None
+def _reason(error: MillraceError) -> str:
+    wait = (error.details or {}).get("retry_after")
+    return error.code if wait is None else f"{error.code}; retry_after={wait}"
