@@ -22,9 +22,10 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from bench import system
+from bench import edge, system
 from bench.report import NAMES, SYNCS, Runs, table
-from bench.scenarios import QUICK, SCENARIOS, Numbers, Scale
+from bench.scenarios import QUICK, Numbers, Scale
+from bench.scenarios import SCENARIOS as TURNS
 
 RESULTS = Path(__file__).parent / "results"
 STARTS: dict[str, Callable[[str], AbstractContextManager[system.System]]] = {
@@ -32,11 +33,23 @@ STARTS: dict[str, Callable[[str], AbstractContextManager[system.System]]] = {
     "floor_single": partial(system.floor, mode="single"),
     "millrace": system.millrace,
 }
+SCENARIOS = TURNS | {
+    "joins": edge.joins,
+    "fan_out": edge.fan_out,
+    "idle": edge.idle,
+    "drops": edge.drops,
+    "stalled": edge.stalled,
+}
 SYSTEMS = {
     "first_delta_idle": ("floor", "millrace"),
     "paced": ("floor", "millrace"),
     "flat_out": ("floor_single", "floor", "millrace"),
     "killed": ("millrace",),
+    "joins": ("floor", "millrace"),
+    "fan_out": ("floor", "millrace"),
+    "idle": ("floor", "millrace"),
+    "drops": ("millrace",),
+    "stalled": ("millrace",),
 }
 
 

@@ -39,9 +39,31 @@ class Scale(Struct, frozen=True, kw_only=True):
     flat_deltas: int = 2_000  # an answer stays near 44 kB: `stream_end` carries it whole
     flat_seconds: float = 3.5
     kills: int = 30
+    joins: int = 1_000
+    audiences: tuple[int, ...] = (100, 1_000)
+    fan_deltas: int = 100
+    idle_sockets: int = 2_000
+    drops: int = 1_000
+    drop_sessions: int = 50
+    stall_pairs: int = 500
+    stall_deltas: int = 20
 
 
-QUICK = Scale(idle_turns=60, rested_turns=20, paced_deltas=60, flat_seconds=1.0, kills=3)
+QUICK = Scale(
+    idle_turns=60,
+    rested_turns=20,
+    paced_deltas=60,
+    flat_seconds=1.0,
+    kills=3,
+    joins=100,
+    audiences=(20,),
+    fan_deltas=20,
+    idle_sockets=100,
+    drops=100,
+    drop_sessions=10,
+    stall_pairs=20,
+    stall_deltas=10,
+)
 
 
 async def first_delta_idle(system: System, scale: Scale) -> Numbers:

@@ -45,6 +45,24 @@ class Client:
         return [json.loads(frame)["n"] for frame in self.frames]
 
 
+class Plain:
+    """What is sent, as it is."""
+
+    key: str | None = "plain"
+
+    def event(self, stored: bytes, cursor: bytes) -> bytes:
+        return b'%b,"cursor":"%b"}' % (stored[:-1], cursor)
+
+    def own(self, payload: bytes, cursor: str | None = None) -> bytes:
+        return payload
+
+    def beat(self) -> bytes:
+        return b""
+
+
+PLAIN = Plain()
+
+
 class Log:
     """A writer of numbered events, and the feeds of an edge."""
 
@@ -65,7 +83,7 @@ class Log:
     async def watch(self, client: Client) -> Watch:
         """A connection that joins now."""
         feeds: list[Feed] = [await self.feeds.acquire(topic) for topic in (SESSION, USER)]
-        watch = Watch(EPOCH, feeds, Outbox(client), lambda payload: payload)
+        watch = Watch(EPOCH, feeds, Outbox(client), PLAIN)
         watch.start_from(tuple(feed.head for feed in feeds))
         watch.follow()
         return watch

@@ -30,11 +30,14 @@ class Response:
         return json.loads(self.body)
 
 
-async def http(method: str, url: str, body: object = None, *, token: str | None = None) -> Response:
+async def http(
+    method: str, url: str, body: object = None, *, token: str | None = None, accept: str = "application/json"
+) -> Response:
     """One HTTP request."""
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, method=method)  # noqa: S310 - our own address
     request.add_header("Content-Type", "application/json")
+    request.add_header("Accept", accept)
     if token:
         request.add_header("Authorization", f"Bearer {token}")
 
