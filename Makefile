@@ -2,7 +2,7 @@
 # ARGS is passed on: make up ARGS="--port 9000"    make test ARGS="tests/contracts -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-containers check bench fmt lock
+.PHONY: help up test test-containers check bench fmt docs lock
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; true)
@@ -38,6 +38,9 @@ bench: $(READY) ## measure Millrace beside a bare nats-server
 fmt: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## generate anew what is generated of the documents
+	$(BIN)/python -m scripts.docs
 
 lock: ## resolve requirements.lock anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 2; }

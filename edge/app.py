@@ -5,11 +5,13 @@ from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.config.cors import CORSConfig
-from litestar.datastructures import ResponseHeader, State
+from litestar.datastructures import MutableScopeHeaders, State
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, Reference, SecurityScheme
 from litestar.static_files import create_static_files_router
+from litestar.types import Message, Scope
 
 from broker import health, metrics
 from broker.health import Checks
@@ -26,6 +28,10 @@ SECURITY = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+SCHEMES: dict[str, SecurityScheme | Reference] = {
+    "token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+    "key": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
 }
 HEADERS = ["authorization", "content-type", "last-event-id", "x-api-key"]
 """What a page of another origin, if it is let in, may send."""
@@ -53,6 +59,14 @@ async def api_page() -> Response[bytes]:
 @get("/favicon.ico", status_code=204, include_in_schema=False)
 async def favicon() -> None:
     """There is none, and browsers ask."""
+
+
+async def _secure(message: Message, _scope: Scope) -> None:
+    """Put the security headers on every response, streams and errors among them."""
+    if message["type"] == "http.response.start":
+        headers = MutableScopeHeaders.from_message(message)
+        for name, value in SECURITY.items():
+            headers[name] = value
 
 
 def _failed(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
@@ -101,13 +115,15 @@ def create(desk: Desk, checks: Checks) -> Litestar:
         ],
         state=State({"desk": desk, "checks": checks}),
         exception_handlers={MillraceError: _failed, HTTPException: _failed, Exception: _failed},
-        response_headers=[ResponseHeader(name=name, value=value) for name, value in SECURITY.items()],
+        before_send=[_secure],
         request_max_body_size=desk.config.limits.frame_bytes,
         cors_config=CORSConfig(allow_origins=list(desk.config.auth.origins), allow_headers=HEADERS, max_age=600),
         openapi_config=OpenAPIConfig(
             title="Millrace",
             version="1",
             description="Sessions, messages, approvals and connections. The sockets are in docs/asyncapi.json.",
+            components=Components(security_schemes=SCHEMES),
+            security=[{name: []} for name in SCHEMES],
             path="/api/v1",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),

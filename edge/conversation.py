@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts.errors import Code, MillraceError
 from contracts.frames import SendApproval, SendCancel, SendMessage
@@ -25,22 +25,28 @@ from edge.requests import (
     Items,
     MessagesPage,
     NewMessage,
+    refusals,
 )
 from edge.rest import Req, caller
 from edge.sessions import Session
 from edge.sse import EventStream, StreamResponse
 
 EVENT_STREAM = "text/event-stream"
-Limit = Annotated[int, Parameter(ge=1, le=pages.MOST, description="Events at most.")]
-Few = Annotated[int, Parameter(ge=1, le=200, description="Messages at most.")]
-After = Annotated[str | None, Parameter(max_length=512, description="A cursor; `0` is the beginning.")]
-Before = Annotated[str | None, Parameter(max_length=64, description="The `before` of a snapshot or a page.")]
-Wait = Annotated[bool, Parameter(description="Answer when the turn has ended, or after 60 s.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=pages.MOST, description="Events at most.")]
+Few = Annotated[int, QueryParameter(ge=1, le=200, description="Messages at most.")]
+After = Annotated[str | None, QueryParameter(max_length=512, description="A cursor; `0` is the beginning.")]
+Before = Annotated[str | None, QueryParameter(max_length=64, description="The `before` of a snapshot or a page.")]
+Wait = Annotated[bool, QueryParameter(description="Answer when the turn has ended, or after 60 s.")]
 
 
-@get("/api/v1/sessions/{session_id:str}/events", tags=["conversation"], summary="Follow a session")
+@get(
+    "/api/v1/sessions/{session_id:str}/events",
+    tags=["conversation"],
+    summary="Follow a session",
+    responses=refusals(Code.SESSION_NOT_FOUND, Code.CONNECTION_LIMIT),
+)
 async def session_events(
-    request: Req, session_id: str, after: After = None, limit: Limit = pages.DEFAULT
+    request: Req, session_id: FromPath[str], after: After = None, limit: Limit = pages.DEFAULT
 ) -> Response[EventsPage]:
     """As server-sent events that go on, or with `Accept: application/json` as one page."""
     arrival = Arrival.of(request)
@@ -55,9 +61,16 @@ async def session_events(
     return StreamResponse(connection)  # type: ignore[return-value]
 
 
-@post("/api/v1/sessions/{session_id:str}/messages", tags=["conversation"], summary="Say something")
+@post(
+    "/api/v1/sessions/{session_id:str}/messages",
+    tags=["conversation"],
+    summary="Say something",
+    responses=refusals(
+        Code.SESSION_NOT_FOUND, Code.SESSION_CLOSED, Code.TURN_IN_PROGRESS, Code.TOO_LARGE, Code.LOG_FULL
+    ),
+)
 async def send_message(
-    request: Req, session_id: str, data: NewMessage, wait: Wait = False
+    request: Req, session_id: FromPath[str], data: JSONBody[NewMessage], wait: Wait = False
 ) -> Response[AcceptedMessage | Answered]:
     """202: stored, and it will be answered. `?wait=true`: 200 with the finished answer; 202 after 60 s, or where a
     person is asked. With `Accept: text/event-stream`: the turn's events, until its end.
@@ -96,8 +109,15 @@ async def send_message(
     return Response(answered, status_code=200)
 
 
-@get("/api/v1/sessions/{session_id:str}/messages", tags=["conversation"], summary="Page back in a conversation")
-async def session_messages(request: Req, session_id: str, before: Before = None, limit: Few = 50) -> MessagesPage:
+@get(
+    "/api/v1/sessions/{session_id:str}/messages",
+    tags=["conversation"],
+    summary="Page back in a conversation",
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def session_messages(
+    request: Req, session_id: FromPath[str], before: Before = None, limit: Few = 50
+) -> MessagesPage:
     """Messages and answers before a place, or the last ones, ascending."""
     desk, principal = await caller(request)
     await sessions.find(desk.broker, principal, session_id)
@@ -107,8 +127,13 @@ async def session_messages(request: Req, session_id: str, before: Before = None,
     return MessagesPage(found, earlier)
 
 
-@get("/api/v1/sessions/{session_id:str}/approvals", tags=["approvals"], summary="What a person is asked")
-async def session_approvals(request: Req, session_id: str) -> Items:
+@get(
+    "/api/v1/sessions/{session_id:str}/approvals",
+    tags=["approvals"],
+    summary="What a person is asked",
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def session_approvals(request: Req, session_id: FromPath[str]) -> Items:
     """The open requests, as the frame `tool_approval_request`."""
     desk, principal = await caller(request)
     await sessions.find(desk.broker, principal, session_id)
@@ -116,9 +141,16 @@ async def session_approvals(request: Req, session_id: str) -> Items:
     return Items(view.approvals)
 
 
-@post("/api/v1/sessions/{session_id:str}/approvals/{tool_call_id:str}", tags=["approvals"], summary="Decide on a call",
-      status_code=200)  # fmt: skip
-async def decide(request: Req, session_id: str, tool_call_id: str, data: Decision) -> Decided:
+@post(
+    "/api/v1/sessions/{session_id:str}/approvals/{tool_call_id:str}",
+    tags=["approvals"],
+    summary="Decide on a call",
+    status_code=200,
+    responses=refusals(Code.SESSION_NOT_FOUND, Code.APPROVAL_NOT_FOUND, Code.APPROVAL_DECIDED, Code.APPROVAL_EXPIRED),
+)
+async def decide(
+    request: Req, session_id: FromPath[str], tool_call_id: FromPath[str], data: JSONBody[Decision]
+) -> Decided:
     """Once: the first decision counts."""
     desk, principal = await caller(request)
     session = await sessions.find(desk.broker, principal, session_id)
@@ -132,8 +164,14 @@ async def decide(request: Req, session_id: str, tool_call_id: str, data: Decisio
     return Decided(tool_call_id, data.approved)
 
 
-@post("/api/v1/sessions/{session_id:str}/cancel", tags=["conversation"], summary="Stop a turn", status_code=202)
-async def cancel(request: Req, session_id: str, data: Cancelling | None = None) -> CancelAsked:
+@post(
+    "/api/v1/sessions/{session_id:str}/cancel",
+    tags=["conversation"],
+    summary="Stop a turn",
+    status_code=202,
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def cancel(request: Req, session_id: FromPath[str], data: JSONBody[Cancelling | None] = None) -> CancelAsked:
     """Of a question or an answer; without one, the running turn."""
     desk, principal = await caller(request, "write")
     await _own(desk, principal, session_id)

@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
+from litestar.openapi import ResponseSpec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from contracts.errors import CATALOGUE, Code
 from contracts.events import Attachment, Policy
 from contracts.frames import Token
 
@@ -147,3 +149,25 @@ class ErrorBody(Struct, frozen=True):
     retryable: bool
     details: dict[str, Any] | None
     trace_id: str | None
+
+
+_ANY = (
+    Code.BAD_REQUEST,
+    Code.UNAUTHORIZED,
+    Code.TOKEN_EXPIRED,
+    Code.FORBIDDEN,
+    Code.RATE_LIMITED,
+    Code.BROKER_UNAVAILABLE,
+    Code.INTERNAL_ERROR,
+)
+
+
+def refusals(*codes: Code) -> dict[int, ResponseSpec]:
+    """How an operation may be refused: with these codes, or those that any may be refused with."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*_ANY, *codes):
+        by_status.setdefault(CATALOGUE[code].status, []).append(f"`{code}`: {CATALOGUE[code].meaning}")
+    return {
+        status: ResponseSpec(ErrorBody, generate_examples=False, description=" ".join(told))
+        for status, told in by_status.items()
+    }

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts.depth import is_too_deep
 from contracts.errors import Code, MillraceError
@@ -14,14 +14,14 @@ from edge.desk import Desk
 from edge.handshake import Arrival, admit
 from edge.presence import Entry
 from edge.principal import Principal, Scope
-from edge.requests import ConnectionShown, Items, NewSession, SessionChange, SessionShown, Ticket
+from edge.requests import ConnectionShown, Items, NewSession, SessionChange, SessionShown, Ticket, refusals
 from edge.sessions import Session
 
 LIST_LIMIT, MOST_LISTED = 50, 200
 
 Req = Request[Any, Any, Any]
-Limit = Annotated[int, Parameter(ge=1, le=MOST_LISTED, description="Items at most.")]
-Before = Annotated[str | None, Parameter(max_length=64, description="The `next` of the page before.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MOST_LISTED, description="Items at most.")]
+Before = Annotated[str | None, QueryParameter(max_length=64, description="The `next` of the page before.")]
 
 
 async def caller(request: Req, scope: Scope = "read") -> tuple[Desk, Principal]:
@@ -39,8 +39,8 @@ def shown(desk: Desk, tenant: str, session: Session) -> SessionShown:
     return SessionShown(**fields | {"state": desk.state_of(tenant, session.session_id, session.state)})
 
 
-@post("/api/v1/sessions", tags=["sessions"], summary="Create a session")
-async def create_session(request: Req, data: NewSession | None = None) -> Response[SessionShown]:
+@post("/api/v1/sessions", tags=["sessions"], summary="Create a session", responses=refusals())
+async def create_session(request: Req, data: JSONBody[NewSession | None] = None) -> Response[SessionShown]:
     """201 with the new session; 200 where that id is the caller's already."""
     desk, principal = await caller(request, "write")
     new = data or NewSession()
@@ -65,7 +65,7 @@ async def create_session(request: Req, data: NewSession | None = None) -> Respon
     return Response(shown(desk, principal.tenant, session), status_code=201 if created else 200)
 
 
-@get("/api/v1/sessions", tags=["sessions"], summary="List one's sessions")
+@get("/api/v1/sessions", tags=["sessions"], summary="List one's sessions", responses=refusals())
 async def list_sessions(request: Req, limit: Limit = LIST_LIMIT, before: Before = None) -> Items:
     """The caller's sessions, newest first."""
     desk, principal = await caller(request)
@@ -73,15 +73,25 @@ async def list_sessions(request: Req, limit: Limit = LIST_LIMIT, before: Before 
     return Items([shown(desk, principal.tenant, session) for session in found], after)
 
 
-@get("/api/v1/sessions/{session_id:str}", tags=["sessions"], summary="Look at a session")
-async def get_session(request: Req, session_id: str) -> SessionShown:
+@get(
+    "/api/v1/sessions/{session_id:str}",
+    tags=["sessions"],
+    summary="Look at a session",
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def get_session(request: Req, session_id: FromPath[str]) -> SessionShown:
     """A session that the caller may see."""
     desk, principal = await caller(request)
     return shown(desk, principal.tenant, await sessions.find(desk.broker, principal, session_id))
 
 
-@patch("/api/v1/sessions/{session_id:str}", tags=["sessions"], summary="Rename, close or reopen a session")
-async def change_session(request: Req, session_id: str, data: SessionChange) -> SessionShown:
+@patch(
+    "/api/v1/sessions/{session_id:str}",
+    tags=["sessions"],
+    summary="Rename, close or reopen a session",
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def change_session(request: Req, session_id: FromPath[str], data: JSONBody[SessionChange]) -> SessionShown:
     """The session as it is then. Connected clients are told."""
     desk, principal = await caller(request, "write")
     changes = {name: value for name in ("title", "state") if (value := getattr(data, name)) is not msgspec.UNSET}
@@ -89,14 +99,19 @@ async def change_session(request: Req, session_id: str, data: SessionChange) -> 
     return shown(desk, principal.tenant, session)
 
 
-@delete("/api/v1/sessions/{session_id:str}", tags=["sessions"], summary="Delete a session")
-async def delete_session(request: Req, session_id: str) -> None:
+@delete(
+    "/api/v1/sessions/{session_id:str}",
+    tags=["sessions"],
+    summary="Delete a session",
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def delete_session(request: Req, session_id: FromPath[str]) -> None:
     """From now on it is not found; connected clients are told and closed, and what runs in it is cancelled."""
     desk, principal = await caller(request, "write")
     await sessions.delete(desk.broker, principal, session_id)
 
 
-@post("/api/v1/tickets", tags=["connections"], summary="Get a ticket for one connection")
+@post("/api/v1/tickets", tags=["connections"], summary="Get a ticket for one connection", responses=refusals())
 async def create_ticket(request: Req) -> Ticket:
     """For a browser, which cannot send headers with a WebSocket: `?ticket=…` instead of a token in an address."""
     desk, principal = await caller(request)
@@ -104,15 +119,20 @@ async def create_ticket(request: Req) -> Ticket:
     return Ticket(ticket, timestamp(expires_at))
 
 
-@get("/api/v1/sessions/{session_id:str}/connections", tags=["connections"], summary="Who is connected to a session")
-async def session_connections(request: Req, session_id: str) -> Items:
+@get(
+    "/api/v1/sessions/{session_id:str}/connections",
+    tags=["connections"],
+    summary="Who is connected to a session",
+    responses=refusals(Code.SESSION_NOT_FOUND),
+)
+async def session_connections(request: Req, session_id: FromPath[str]) -> Items:
     """On whichever edge, the oldest first."""
     desk, principal = await caller(request)
     await sessions.find(desk.broker, principal, session_id)
     return Items([_connection(*found) for found in desk.presence.of_session(principal.tenant, session_id)])
 
 
-@get("/api/v1/connections", tags=["connections"], summary="One's connections")
+@get("/api/v1/connections", tags=["connections"], summary="One's connections", responses=refusals())
 async def own_connections(request: Req) -> Items:
     """The caller's, to whichever edge and session, the oldest first; with the scope `admin` those of the tenant."""
     desk, principal = await caller(request)

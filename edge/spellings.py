@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, websocket
+from litestar.params import FromPath, FromQuery
 
 from broker.feed import Item
 from contracts import events
@@ -18,6 +19,7 @@ from edge.dialects.user import User
 from edge.dispatch import dispatch
 from edge.handshake import Arrival, admit
 from edge.principal import Principal
+from edge.requests import refusals
 from edge.rest import Req
 from edge.sessions import Session
 from edge.spelling import SSE, WEBSOCKET, InDialect
@@ -104,7 +106,7 @@ class EverySession(EventStream):
 
 
 @websocket("/ws/agents/{session_id:str}")
-async def agents(socket: Socket, session_id: str) -> None:
+async def agents(socket: Socket, session_id: FromPath[str]) -> None:
     """A session in chunks."""
 
     async def start(desk: Desk, principal: Principal, arrival: Arrival) -> None:
@@ -115,7 +117,7 @@ async def agents(socket: Socket, session_id: str) -> None:
 
 
 @websocket("/ws/projects/{project_id:str}/status")
-async def project_status(socket: Socket, project_id: str) -> None:
+async def project_status(socket: Socket, project_id: FromPath[str]) -> None:
     """A project's progress."""
 
     async def start(desk: Desk, principal: Principal, arrival: Arrival) -> None:
@@ -125,7 +127,7 @@ async def project_status(socket: Socket, project_id: str) -> None:
     await serve(socket, start)
 
 
-@get("/api/v1/sse", tags=["dialects"], summary="What the user and the tenant are told")
+@get("/api/v1/sse", tags=["dialects"], summary="What the user and the tenant are told", responses=refusals())
 async def own_events(request: Req) -> Response[bytes]:
     """As server-sent events: `message`, `agent_update`, `memory_update`, `error`, `heartbeat`."""
     desk, principal, arrival = await _stays(request)
@@ -135,8 +137,15 @@ async def own_events(request: Req) -> Response[bytes]:
     return response
 
 
-@get("/api/v1/sse/llm", tags=["dialects"], summary="The text of answers")
-async def llm(request: Req, request_id: str | None = None, session_id: str | None = None) -> Response[bytes]:
+@get(
+    "/api/v1/sse/llm",
+    tags=["dialects"],
+    summary="The text of answers",
+    responses=refusals(Code.SESSION_NOT_FOUND, Code.CONNECTION_LIMIT),
+)
+async def llm(
+    request: Req, request_id: FromQuery[str | None] = None, session_id: FromQuery[str | None] = None
+) -> Response[bytes]:
     """As server-sent events: `stream_chunk`; of one question, of one session, or of all of the caller's sessions."""
     desk, principal, arrival = await _stays(request)
     spelling = InDialect(Llm(request_id), SSE)

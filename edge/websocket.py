@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
+from litestar.params import FromPath
 from msgspec import UNSET
 
 from broker import metrics
@@ -202,7 +203,7 @@ class MultiplexSocket(SocketConnection):
 
 
 @websocket("/api/v1/sessions/{session_id:str}/ws")
-async def session_socket(socket: Socket, session_id: str) -> None:
+async def session_socket(socket: Socket, session_id: FromPath[str]) -> None:
     """One session."""
 
     async def start(desk: Desk, principal: Principal, arrival: Arrival) -> None:
