@@ -18,6 +18,10 @@ from bench.system import System
 from bench.watcher import Watcher, close, watch
 
 
+STALL_DELTAS, STALL_SIZE = 40, 7_500
+"""Two a second to each session, of so many bytes."""
+
+
 async def joins(system: System, scale: Scale) -> Numbers:
     """All at once; none waits for another."""
     sessions = await _sessions(system, scale.joins)
@@ -115,10 +119,11 @@ async def stalled(system: System, scale: Scale) -> Numbers:
                 watcher.stall()
         before = _edge_kib(system)
         del healthy_latencies[:]
-        for watcher in healthy:
-            watcher.ended.clear()
-            watcher.say(program(scale.stall_deltas, 500))
-        await asyncio.gather(*(watcher.ended.wait() for watcher in healthy))
+        for _ in range(scale.stall_turns):
+            for watcher in healthy:
+                watcher.ended.clear()
+                watcher.say(program(STALL_DELTAS, 500, STALL_SIZE))
+            await asyncio.gather(*(watcher.ended.wait() for watcher in healthy))
         numbers |= {
             f"healthy_{name}_p50_ms": percentile(healthy_latencies, 50),
             f"healthy_{name}_p99_ms": percentile(healthy_latencies, 99),

@@ -91,8 +91,8 @@ def table(runs: Runs) -> str:
 
 
 def _remark(numbers: Numbers) -> str:
-    faults = [f"{numbers[key]:.0f} {key}" for key in ("unclean", "lost", "repeated", "strays")]
-    remarks = [", ".join(faults)] if numbers["unclean"] or numbers["strays"] else []
+    faults = [f"{numbers.get(key, 0):.0f} {key}" for key in ("unclean", "lost", "repeated", "strays")]
+    remarks = [", ".join(faults)] if numbers.get("unclean") or numbers.get("strays") else []
     if (foreign := numbers.get("foreign_cores_busy", 0.0)) > QUIET:
         remarks.append(f"not to be trusted, other programs kept {foreign:.1f} cores busy")
     return "; ".join(remarks)

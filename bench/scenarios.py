@@ -46,7 +46,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     drops: int = 1_000
     drop_sessions: int = 50
     stall_pairs: int = 500
-    stall_deltas: int = 20
+    stall_turns: int = 3  # 300 kB each: more than what stands between an edge and a client that does not read
 
 
 QUICK = Scale(
@@ -62,7 +62,7 @@ QUICK = Scale(
     drops=100,
     drop_sessions=10,
     stall_pairs=20,
-    stall_deltas=10,
+    stall_turns=1,
 )
 
 
@@ -203,9 +203,9 @@ class Usage:
         return processes.cpu_by_role(self._system.processes()) | mine
 
 
-def program(deltas: int, interval_ms: int) -> str:
+def program(deltas: int, interval_ms: int, size: int = SIZE) -> str:
     """The content of a message that asks the scripted agent for `deltas` deltas."""
-    return json.dumps([{"stream": {"deltas": deltas, "interval_ms": interval_ms, "size": SIZE}}])
+    return json.dumps([{"stream": {"deltas": deltas, "interval_ms": interval_ms, "size": size}}])
 
 
 async def warm(pool: Pool) -> None:

@@ -5,6 +5,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from functools import partial
+from secrets import token_hex
 
 import msgspec
 
@@ -49,7 +50,9 @@ class Watcher(Session):
 
     def say(self, program: str) -> None:
         """Send a message; nobody waits for its turn."""
-        self._ws.send_text(msgspec.json.encode({"type": "message", "content": program}))
+        self._ws.send_text(
+            msgspec.json.encode({"type": "message", "content": program, "client_message_id": token_hex(8)})
+        )
         self._flush()
 
     async def after(self, deltas: int) -> None:

@@ -40,13 +40,13 @@ async def _connections(url: str, session_id: str, token: str) -> list[dict[str, 
     return found
 
 
-async def _seen_everywhere(running: System, session_id: str, token: str, count: int) -> None:
+async def _seen_everywhere(running: System, session_id: str, token: str, count: int, within: float = WITHIN) -> None:
     for edge in [service for service in running.services if service.name == "edge"]:
 
         async def complete(url: str = edge.url) -> bool:
             return len(await _connections(url, session_id, token)) == count
 
-        await until(complete)
+        await until(complete, within)
 
 
 async def test_a_session_has_five_connections_over_all_edges(shared: System) -> None:
