@@ -8,6 +8,7 @@ is, never what is in it.
 
 import asyncio
 import base64
+from collections import deque
 
 import msgspec
 
@@ -15,6 +16,9 @@ from broker.client import header, status
 from broker.connect import Broker, Unavailable
 from broker.read import LAG_WAIT, NO_MESSAGE, PAGE_MESSAGES, PAGE_TIMEOUT, Record, last, page
 from contracts.streams import LOG
+
+MOST_BYTES = 8 << 20
+"""Bytes of a block at most; it begins later where there are more."""
 
 ROOM = 4
 """How many times more than was wanted a block may hold, before a smaller one is looked for."""
@@ -41,6 +45,8 @@ async def block(broker: Broker, subject: str, before: int | None, wanted: int, *
     await messages.begin()
     start, expected = await _search(messages, before, wanted)
     records = await messages.read(start, expected)
+    if records and messages.cut:
+        start = records[0].seq
     if len(records) > ROOM * wanted:
         records = records[-ROOM * wanted :]
         start = records[0].seq
@@ -62,6 +68,7 @@ class _Messages:
         self._before = before
         self._stream = stream
         self._beyond = 0
+        self.cut = False
 
     async def begin(self) -> None:
         self._beyond = await self._from(self._before)
@@ -71,24 +78,28 @@ class _Messages:
         return await self._from(start) - self._beyond
 
     async def read(self, start: int, expected: int) -> list[Record]:
-        """All of them from `start` on. Waits for a replica that is behind."""
-        records: list[Record] = []
-        after = start - 1
+        """All of them from `start` on, or the last MOST_BYTES (`cut`). Waits for a replica that is behind."""
+        records: deque[Record] = deque()
+        size, after = 0, start - 1
         while after + 1 < self._before:
             # one more than is expected: that there is one beyond shows that none is missing
             number = min(PAGE_MESSAGES, max(1, expected - len(records) + 1))
             found, _ = await page(self._broker, self._subject, after, messages=number, stream=self._stream)
             for record in found:
                 if record.seq >= self._before:
-                    return records
+                    return list(records)
                 records.append(record)
+                size += len(record.data)
+                while size > MOST_BYTES and len(records) > 1:
+                    size -= len(records.popleft().data)
+                    self.cut = True
             if found:
                 after = found[-1].seq
             elif await last(self._broker, self._subject, self._stream) <= after:
                 break
             else:
                 await asyncio.sleep(LAG_WAIT)
-        return records
+        return list(records)
 
     async def _from(self, seq: int) -> int:
         request = msgspec.json.encode({"next_by_subj": self._subject, "seq": seq, "batch": 1})

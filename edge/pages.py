@@ -1,10 +1,12 @@
 """Pages: the log events of a session's topics as JSON, from a cursor that any transport takes (WIRE 3)."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
-from broker.read import page
+from broker.connect import Broker
+from broker.read import Record, read
 from contracts import events
 from contracts.cursor import Cursor, base36
 from contracts.frames import ResumeGap
@@ -20,6 +22,9 @@ from edge.watch import Watch
 
 DEFAULT, MOST = 100, 1000
 """Events of a page: unless the client says otherwise, and at most."""
+
+MOST_BYTES = 2 << 20
+"""Bytes of events after which a page ends, however few they are."""
 
 
 async def events_page(
@@ -45,21 +50,29 @@ async def events_page(
 
 async def _page(desk: Desk, topics: list[Topic], positions: list[int], heads: list[int], limit: int) -> dict[str, Any]:
     found: list[msgspec.Raw] = []
+    size = 0
     more = False
     for index, topic in enumerate(topics):
-        while positions[index] < heads[index] and not more:
-            if len(found) == limit:
+        async for record in _records(desk.broker, topic, positions[index], heads[index]):
+            if len(found) == limit or size > MOST_BYTES:
                 more = True
                 break
-            records, left = await page(desk.broker, topic.all, positions[index], messages=limit - len(found))
-            for record in records:
-                positions[index] = record.seq
-                if _is_visible(record.data):
-                    cursor = str(Cursor(desk.epoch, tuple(positions)))
-                    found.append(msgspec.Raw(b'%b,"cursor":"%b"}' % (record.data[:-1], cursor.encode())))
-            if not left:
-                positions[index] = max(positions[index], heads[index])  # what is not there has faded
+            positions[index] = record.seq
+            if _is_visible(record.data):
+                cursor = str(Cursor(desk.epoch, tuple(positions)))
+                found.append(msgspec.Raw(b'%b,"cursor":"%b"}' % (record.data[:-1], cursor.encode())))
+                size += len(record.data)
+        if more:
+            break
+        positions[index] = max(positions[index], heads[index])  # what is not there has faded
     return {"events": found, "cursor": str(Cursor(desk.epoch, tuple(positions))), "more": more}
+
+
+async def _records(broker: Broker, topic: Topic, after: int, upto: int) -> AsyncIterator[Record]:
+    """All of a topic's, up to `upto` at least, whatever replica answers."""
+    async for records in read(broker, topic.all, after, upto):
+        for record in records:
+            yield record
 
 
 async def _snapshot(desk: Desk, topic: Topic, gap: join.Gap, heads: list[int]) -> dict[str, Any]:
@@ -76,6 +89,9 @@ def _is_visible(stored: bytes) -> bool:
         return False
 
 
-def cursor_at(desk: Desk, topics: int, seq: int) -> str:
-    """A cursor from which everything follows that was stored after `seq`, in as many topics."""
-    return ".".join([desk.epoch, *[base36(seq)] * topics])
+def cursor_at(desk: Desk, topics: int, seq: int, others: int | None = None) -> str:
+    """A cursor from which everything follows that was stored after `seq`; in topics beside the session after `others`.
+
+    Who was sent only the session's events goes on from there and misses nothing that the others were told meanwhile.
+    """
+    return ".".join([desk.epoch, base36(seq), *[base36(seq if others is None else others)] * (topics - 1)])

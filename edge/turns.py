@@ -140,7 +140,7 @@ async def stream_turn(connection: EventStream, topic: Topic, message_id: str, af
     reader = TurnReader(feed, message_id, after, outbox)
 
     def taken(item: Item) -> None:
-        outbox.put(SSE.event(item.data, cursor_at(desk, topics, item.seq).encode()), reader, item.seq)
+        outbox.put(SSE.event(item.data, cursor_at(desk, topics, item.seq, after).encode()), reader, item.seq)
 
     def written(seq: int) -> None:
         if seq >= reader.end_seq:

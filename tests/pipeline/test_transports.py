@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.harness.client import Client, Frame, http, joined, new_session, open_socket
+from tests.harness.client import Client, Frame, http, joined, new_session
 from tests.harness.multiplex import multiplexed
 from tests.harness.sse import listening
 from tests.harness.system import System
@@ -175,61 +175,6 @@ async def test_the_user_is_told_once_a_socket_however_many_sessions_it_carries(s
         await outside.close()
 
 
-async def test_a_message_over_rest_is_answered_in_the_ways_a_caller_may_wait(shared: System) -> None:
-    """WIRE 3: 202 with a cursor from which the turn can be followed; 200 with the answer; or the turn as SSE."""
-    token = shared.token()
-    session_id = await new_session(shared.edge, token)
-    path = _api(shared, f"/sessions/{session_id}/messages")
-    stored = await http("POST", path, {"content": "hello there", "client_message_id": "one"}, token=token)
-    assert stored.status == 202
-    async with joined(shared.edge, session_id, token, after=stored.json["cursor"]) as client:
-        end = client.of("turn_end") or [await client.until("turn_end")]
-        assert end[0]["reply_to"] == stored.json["message_id"]
-        assert client.of("message")[0]["client_message_id"] == "one"
-    again = await http("POST", f"{path}?wait=true", {"content": "hello there", "client_message_id": "one"}, token=token)
-    assert (again.status, again.json["message_id"]) == (200, stored.json["message_id"])
-    assert (again.json["status"], again.json["answer"]["content"]) == ("completed", "hello there")
-    async with listening(path, token, method="POST", json={"content": "as a stream"}) as stream:
-        frames = await stream.rest()
-    assert [frame["type"] for frame in frames][-1] == "turn_end"
-    assert [frame["content"] for frame in frames if frame["type"] == "stream_end"] == ["as a stream"]
-    failed = await http("POST", f"{path}?wait=true", {"content": json.dumps([{"fail": "no"}])}, token=token)
-    assert (failed.status, failed.json["status"], failed.json["error"]["code"]) == (200, "failed", "agent_failed")
-
-
-async def test_a_caller_who_waits_is_told_when_a_person_is_asked_and_can_decide(shared: System) -> None:
-    """WIRE 3: 202 when an approval is needed; the list of approvals; the decision, once."""
-    token = shared.token()
-    session_id = await new_session(shared.edge, token)
-    base = _api(shared, f"/sessions/{session_id}")
-    program = json.dumps([{"tool": "demo.note", "arguments": {"text": "from rest"}}])
-    asked = await http("POST", f"{base}/messages?wait=true", {"content": program}, token=token)
-    assert asked.status == 202
-    [request] = (await http("GET", f"{base}/approvals", token=token)).json["items"]
-    call = f"{base}/approvals/{request['tool_call_id']}"
-    assert (await http("POST", call, {"approved": True}, token=token)).status == 200
-    assert (await http("POST", call, {"approved": False}, token=token)).json["code"] in {
-        "approval_decided", "approval_not_found",
-    }  # fmt: skip
-    same = {"content": program, "client_message_id": asked.json["client_message_id"]}
-    done = await http("POST", f"{base}/messages?wait=true", same, token=token)
-    assert (done.status, done.json["status"]) == (200, "completed")
-    assert (await http("GET", f"{base}/approvals", token=token)).json["items"] == []
-    assert "from rest" in shared.notes
-
-
-async def test_a_turn_is_cancelled_over_rest(shared: System) -> None:
-    """WIRE 3: `POST …/cancel`; without a message id, the running turn."""
-    token = shared.token()
-    session_id = await new_session(shared.edge, token)
-    async with joined(shared.edge, session_id, token) as client:
-        await client.say([{"stream": {"deltas": 5000, "interval_ms": 10, "size": 20}}])
-        await client.until("stream_delta")
-        asked = await http("POST", _api(shared, f"/sessions/{session_id}/cancel"), token=token)
-        assert asked.status == 202
-        assert (await client.until("turn_end"))["status"] == "cancelled"
-
-
 async def test_typing_reaches_the_others_and_is_not_kept(shared: System) -> None:
     """Issue: the other connections of the session, on every edge; never stored; not its sender."""
     token = shared.token()
@@ -262,71 +207,6 @@ async def test_who_types_without_end_is_told_so(shared: System) -> None:
         error = await client.until("error")
     assert error["code"] == "rate_limited"
     assert error["details"]["retry_after"] > 0
-
-
-async def test_a_deleted_session_is_gone_for_everybody_who_was_there(shared: System) -> None:
-    """Issue: appends the fact; reads answer 404; connected clients are told and closed."""
-    token = shared.token(user="deleter")
-    session_id = await new_session(shared.edge, token)
-    async with (
-        open_socket(shared.services[-1].url, session_id, token) as client,
-        multiplexed(shared.edge, token) as many,
-        listening(_api(shared, f"/sessions/{session_id}/events"), token) as stream,
-    ):
-        await client.until("replay_complete")
-        await many.send("subscribe", session_id=session_id)
-        await many.until("replay_complete", of(session_id))
-        await stream.until("replay_complete")
-        assert (await http("DELETE", _api(shared, f"/sessions/{session_id}"), token=token)).status == 204
-        assert await client.closed() == 4004
-        assert client.of("session_updated")[-1]["state"] == "deleted"
-        assert (await many.until("unsubscribed"))["code"] == "session_not_found"
-        rest = await stream.rest()
-        assert [frame["type"] for frame in rest][-2:] == ["session_updated", "error"]
-    for path in ("", "/events", "/messages", "/approvals", "/connections"):
-        answer = await http("GET", _api(shared, f"/sessions/{session_id}{path}"), token=token)
-        assert (answer.status, answer.json["code"]) == (404, "session_not_found")
-    listed = (await http("GET", _api(shared, "/sessions"), token=token)).json["items"]
-    assert session_id not in [item["session_id"] for item in listed]
-
-
-async def test_a_closed_session_takes_no_message_and_can_be_opened_again(shared: System) -> None:
-    """Issue: rename, close; connected clients learn of it without joining anew."""
-    token = shared.token()
-    session_id = await new_session(shared.edge, token)
-    path = _api(shared, f"/sessions/{session_id}")
-    async with joined(shared.edge, session_id, token) as client:
-        renamed = await http("PATCH", path, {"title": "Other"}, token=token)
-        assert renamed.json["title"] == "Other"
-        assert (await client.until("session_updated"))["title"] == "Other"
-        assert (await http("PATCH", path, {"state": "closed"}, token=token)).json["state"] == "closed"
-        await client.until("session_updated", lambda frame: frame["state"] == "closed")
-        await client.say("anybody?")
-        assert (await client.until("error"))["code"] == "session_closed"
-        said = await http("POST", f"{path}/messages", {"content": "anybody?"}, token=token)
-        assert (said.status, said.json["code"]) == (409, "session_closed")
-        await http("PATCH", path, {"state": "active"}, token=token)
-        await client.until("session_updated", lambda frame: frame["state"] == "active")
-        await client.say("hello again")
-        await client.until("turn_end")
-
-
-async def test_history_pages_back_to_the_first_message(shared: System) -> None:
-    """WIRE 3: `{messages, before}`, ascending; the snapshot's `before` is where to begin."""
-    token = shared.token()
-    session_id = await new_session(shared.edge, token)
-    path = _api(shared, f"/sessions/{session_id}/messages")
-    for number in range(30):
-        await http("POST", f"{path}?wait=true", {"content": f"number {number}"}, token=token)
-    async with open_socket(shared.edge, session_id, token) as client:
-        snapshot = await client.until("snapshot")
-    found, before = list(snapshot["messages"]), snapshot["before"]
-    assert before
-    while before:
-        page = (await http("GET", f"{path}?before={before}&limit=7", token=token)).json
-        assert len(page["messages"]) <= 7
-        found, before = page["messages"] + found, page["before"]
-    assert [message["content"] for message in found] == [f"number {n}" for n in range(30) for _ in "qa"]
 
 
 async def _subscribe(client: Client, session_id: str) -> None:
