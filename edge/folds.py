@@ -20,7 +20,7 @@ from contracts.view import View
 
 logger = logging.getLogger(__name__)
 
-KEEP_AFTER = 256
+KEEP_AFTER = 64
 """Facts beyond the kept view from which on a new one is kept: a joiner reads about so many, and one page more."""
 
 KEPT_BYTES = 512 * 1024

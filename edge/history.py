@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from broker.backwards import block
+from broker.backwards import at, block
 from broker.connect import Broker
 from contracts.errors import Code, MillraceError
 from contracts.subjects import Topic
@@ -32,15 +32,19 @@ async def messages(
     repeats = frozenset(view.repeats)
     place = min(before or upto + 1, upto + 1)
     found: dict[int, bytes] = {}
+    if known := [message for message in view.messages if message[0] < place][-limit - 1 :]:
+        place = known[0][0] if view.more or known[0] != view.messages[0] else 1
+        stored = await at(broker, [seq for seq, shown in known if not shown])
+        found = {seq: text for seq, shown in known if (text := shown or shown_as(stored.get(seq)))}
     for _ in range(ROUNDS):
+        if place <= 1 or len(found) > limit:
+            break
         said = await block(broker, topic.fact("message"), place, limit + 1)
         done = await block(broker, topic.fact("agent"), place, FACTS_A_MESSAGE * (limit + 1))
         place = max(said.start, done.start)  # from here on both are complete
         for record in (*said.records, *done.records):
             if record.seq >= place and record.seq not in repeats and (shown := shown_as(record.data)):
                 found[record.seq] = shown
-        if place <= 1 or len(found) > limit:
-            break
     page = sorted(found)[-limit:]
     if len(found) > limit:
         earlier: str | None = str(page[0])

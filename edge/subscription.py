@@ -21,7 +21,7 @@ from edge.watch import Watch
 if TYPE_CHECKING:
     from edge.connection import Connection
 
-KEEP_EVERY = 256
+KEEP_EVERY = 64
 """Facts of a session that come live until its fold is kept anew, so that the next joiner reads few."""
 
 
