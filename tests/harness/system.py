@@ -16,7 +16,7 @@ from urllib.error import URLError
 import jwt
 
 from broker.ports import free_port
-from tests.harness.nats_server import NatsServer, nats_server
+from tests.harness.nats_server import LOG_BYTES, NatsServer, nats_server
 from tests.harness.wait import until
 
 SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
@@ -161,12 +161,12 @@ class System:
 
 @asynccontextmanager
 async def system(
-    directory: Path, *, services: tuple[str, ...] = SERVICES, config: str = "", **more: str
+    directory: Path, *, services: tuple[str, ...] = SERVICES, config: str = "", log_bytes: int = LOG_BYTES, **more: str
 ) -> AsyncIterator[System]:
     """The system, ready, until the block ends; then everything is killed."""
     file = directory / "millrace.toml"
     file.write_text("[tenants.acme]\n[tenants.globex]\n" + config)
-    async with nats_server(directory / "nats") as nats:
+    async with nats_server(directory / "nats", log_bytes=log_bytes) as nats:
         running = System(nats, directory, file, more)
         try:
             for name in services:

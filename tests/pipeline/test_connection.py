@@ -13,14 +13,16 @@ from tests.harness.system import System, system
 
 pytestmark = pytest.mark.anyio
 
-BEAT = {"MILLRACE_HEARTBEAT_INTERVAL": "0.2", "MILLRACE_HEARTBEAT_TIMEOUT": "0.8"}
-
 
 @pytest.fixture(scope="module")
 async def beating(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """A system whose edge is soon impatient."""
-    services = ("edge", "agent_runner")
-    async with system(tmp_path_factory.mktemp("beating"), services=services, **BEAT) as running:
+    async with system(
+        tmp_path_factory.mktemp("beating"),
+        services=("edge", "agent_runner"),
+        MILLRACE_HEARTBEAT_INTERVAL="0.2",
+        MILLRACE_HEARTBEAT_TIMEOUT="0.8",
+    ) as running:
         yield running
 
 
@@ -74,7 +76,7 @@ async def test_an_edge_that_stops_closes_its_sockets_with_1012_and_the_client_go
     """WIRE 1: 1012, reconnect with your cursor; here, to an edge that was started before the first one stopped."""
     token = beating.token()
     session_id = await new_session(beating.edge, token)
-    other = await beating.add("edge", **BEAT)
+    other = await beating.add("edge")
     await other.ready()
     async with joined(beating.edge, session_id, token) as client:
         await client.say([{"stream": {"deltas": 50, "interval_ms": 10}}])
