@@ -17,7 +17,6 @@ from bench.scenarios import Numbers, Scale, percentile, program
 from bench.system import System
 from bench.watcher import Watcher, close, watch
 
-
 STALL_DELTAS, STALL_SIZE = 40, 7_500
 """Two a second to each session, of so many bytes."""
 

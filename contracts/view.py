@@ -161,12 +161,13 @@ class View(Struct):
         """A kept view and how far it goes; None for what is none, or is of another log."""
         try:
             read = _kept.decode(kept)
+            if (read.format, read.epoch) != (FORMAT, epoch):
+                return None
+            ended = [_unpacked(message_id) for message_id in read.ended]
         except (msgspec.DecodeError, ValueError):
             return None
-        if (read.format, read.epoch) != (FORMAT, epoch):
-            return None
         view = read.view
-        view.session.ended = {_unpacked(message_id): "completed" for message_id in read.ended}
+        view.session.ended = dict.fromkeys(ended, "completed")
         return view, read.upto  # type: ignore[return-value] # nobody derives from it
 
     def _is_repeated(self, event: AnyEvent) -> bool:
@@ -208,8 +209,8 @@ class View(Struct):
         self._repeated(turn.seq)
 
     def _turn_ended(self) -> None:
-        if not self.session.turns:
-            self.agents.clear()
+        answers = {message_id for turn in self.session.turns.values() for message_id in turn.answers}
+        self.agents = {message_id: agent for message_id, agent in self.agents.items() if message_id in answers}
         ended = self.session.ended
         while len(ended) > REMEMBERED:
             del ended[next(iter(ended))]
@@ -240,8 +241,12 @@ def _packed(message_id: str) -> bytes | str:
     return bytes.fromhex(message_id[2:]) if _MADE.fullmatch(message_id) else message_id
 
 
-def _unpacked(packed: bytes | str) -> str:
-    return packed if isinstance(packed, str) else f"m_{packed.hex()}"
+def _unpacked(packed: object) -> str:
+    if isinstance(packed, bytes):
+        return f"m_{packed.hex()}"
+    if isinstance(packed, str):
+        return packed
+    raise ValueError("not an id")
 
 
 def answer(event: events.StreamEnd) -> bytes:

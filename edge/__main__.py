@@ -8,9 +8,8 @@ from broker.serve import listen, serving
 from broker.settings import SettingsError
 from edge import app
 from edge.desk import Desk
-from edge.http import BoundedHttp
 from edge.identity import Identity, Redaction
-from edge.protocol import EdgeWebSocket
+from edge.protocol import protocols
 
 
 async def run(process: Process) -> None:
@@ -27,14 +26,7 @@ async def run(process: Process) -> None:
     except OSError as error:
         raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     process.checks["stopping"] = lambda: not process.stop.is_set()
-    options = {
-        "http": BoundedHttp,
-        "ws": EdgeWebSocket,
-        "ws_max_size": process.config.limits.frame_bytes,
-        "ws_per_message_deflate": settings.compression,
-        "ws_ping_interval": settings.heartbeat_interval,
-        "ws_ping_timeout": None,
-    }
+    options = protocols(settings, process.config.limits)
     running = asyncio.create_task(desk.run(), name="desk")
     stopping = asyncio.create_task(process.stop.wait(), name="stop")
     try:

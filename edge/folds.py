@@ -64,9 +64,8 @@ async def onwards(broker: Broker, topic: Topic, begun: Kept | None, upto: int) -
     """
     view, seq = begun or (View(), 0)
     known, number = seq, 0
-    if seq > upto:
-        return await onwards(broker, topic, None, upto)
-    # from the last fact that is known already: that it still stands there shows that it is the same history
+    # from the last fact that is known already: that it still stands there, and not beyond, shows that it is the same
+    # history
     async for records in read(broker, topic.facts, max(0, seq - 1), upto):
         for record in records:
             if known:

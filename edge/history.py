@@ -30,7 +30,7 @@ async def messages(
     if view.is_deleted:
         raise MillraceError(Code.SESSION_NOT_FOUND)
     repeats = frozenset(view.repeats)
-    place = min(before or upto + 1, upto + 1)
+    place = upto + 1 if before is None else min(before, upto + 1)
     found: dict[int, bytes] = {}
     if known := [message for message in view.messages if message[0] < place][-limit - 1 :]:
         place = known[0][0] if view.more or known[0] != view.messages[0] else 1

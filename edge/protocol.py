@@ -14,6 +14,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 
+from broker.settings import Settings
+from contracts.config import Limits
+from edge.http import BoundedHttp
+
 HIGH_WATER = 64 * 1024
 """Bytes that the transport may hold before it counts as full."""
 
@@ -54,6 +58,18 @@ def compressed(frame: bytes, window_bits: int) -> bytes:
     data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
     smaller = text_frame(data.removesuffix(_EMPTY_BLOCK), compressed=True)
     return smaller if len(smaller) < len(frame) else frame
+
+
+def protocols(settings: Settings, limits: Limits) -> dict[str, Any]:
+    """uvicorn's options for an edge: its protocol classes, and their bounds."""
+    return {
+        "http": BoundedHttp,
+        "ws": EdgeWebSocket,
+        "ws_max_size": limits.frame_bytes,
+        "ws_per_message_deflate": settings.compression,
+        "ws_ping_interval": settings.heartbeat_interval,
+        "ws_ping_timeout": None,  # silence is judged by `heard`
+    }
 
 
 class EdgeWebSocket(WebSocketsSansIOProtocol):
