@@ -22,13 +22,14 @@ Routed = ExternalEvent | WorkflowProgress | AgentUpdate | MemoryUpdate
 _TARGETS: MappingProxyType[str, Kind] = MappingProxyType(
     {"sessionid": "session", "userid": "user", "projectid": "project"}
 )
-_Name = Annotated[str, Meta(min_length=1)]
+_Name = Annotated[str, Meta(min_length=1, max_length=256)]
+_Text = Annotated[str, Meta(max_length=1024)]
 _Count = Annotated[int, Meta(ge=0)]
 
 
 class _Progress(Struct):
     workflow_id: _Name
-    step: str
+    step: _Text
     progress: Annotated[float, Meta(ge=0, le=1)]
     completed: _Count | None = None
     total: _Count | None = None
@@ -36,7 +37,7 @@ class _Progress(Struct):
 
 class _Agent(Struct):
     agent_id: _Name
-    status: _Name
+    status: Annotated[_Text, Meta(min_length=1)]
 
 
 class _Memory(Struct):
