@@ -24,6 +24,7 @@ LIMITS = """\
 connections_per_session = 0
 messages_per_second = 100000
 handshakes_per_second = 100000
+requests_per_second = 100000
 bytes_per_second = 1e9
 """
 

@@ -89,6 +89,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     connections_per_session: Annotated[int, Meta(ge=0)] = 5  # counted over all edges; 0 lifts it
     messages_per_second: _Rate = 20.0
     handshakes_per_second: _Rate = 50.0
+    requests_per_second: _Rate = 100.0
     bytes_per_second: _Rate = 256 * 1024.0
     frame_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024
     slow_seconds: Annotated[float, Meta(gt=0)] = 60.0  # how long a client may be behind what is live
@@ -102,6 +103,11 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     def handshakes_burst(self) -> float:
         """How many connections a user may open at once: those of four seconds."""
         return 4 * self.handshakes_per_second
+
+    @property
+    def requests_burst(self) -> float:
+        """How many requests a user may make at once: those of five seconds."""
+        return 5 * self.requests_per_second
 
     @property
     def bytes_burst(self) -> float:

@@ -152,7 +152,7 @@ CATALOGUE = MappingProxyType(
         Code.BROKER_UNAVAILABLE: Entry(
             503,
             True,
-            "The broker cannot be reached.",
+            "The broker cannot be reached, or this edge restarts.",
             "Try again with the same `client_message_id`, after `retry_after` seconds if given.",
         ),
         Code.INTERNAL_ERROR: Entry(

@@ -13,6 +13,8 @@ from edge.presence import Takeover
 from edge.principal import Principal
 
 DEVICE_LENGTH = 128
+AGAIN = 1.0
+"""Seconds after which another edge, or this one anew, is there."""
 
 
 class Arrival(Struct, frozen=True):
@@ -45,8 +47,10 @@ class Arrival(Struct, frozen=True):
 async def admit(desk: Desk, arrival: Arrival, *, stays: bool = True) -> Principal:
     """Who it is. Raises MillraceError where a page of another origin asks, or who it is cannot be told.
 
-    `stays`: it opens a stream, of which a user may open so many a second.
+    `stays`: it opens a stream, of which a user may open so many a second, and an edge that stops takes none.
     """
+    if stays and desk.stop.is_set():
+        raise MillraceError(Code.BROKER_UNAVAILABLE, "this edge restarts", retry_after=AGAIN)
     if not origins.allowed(arrival.origin, arrival.host, desk.config.auth.origins):
         raise MillraceError(Code.FORBIDDEN, "pages of this origin may not connect")
     try:

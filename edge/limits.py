@@ -77,6 +77,7 @@ class Limiter:
     def __init__(self, limits: Limits, clock: Clock = time.monotonic) -> None:
         self._messages = Buckets(limits.messages_per_second, limits.messages_burst, clock)
         self._handshakes = Buckets(limits.handshakes_per_second, limits.handshakes_burst, clock)
+        self._requests = Buckets(limits.requests_per_second, limits.requests_burst, clock)
         self._bytes = Buckets(limits.bytes_per_second, limits.bytes_burst, clock)
         self._typing = Buckets(TYPING_RATE, TYPING_BURST, clock)
         self._failed = Buckets(FAILED_RATE, FAILED_BURST, clock)
@@ -88,6 +89,10 @@ class Limiter:
     def handshake(self, principal: Principal) -> None:
         """The user opens a connection, or follows a session."""
         _take(self._handshakes, _user(principal), "handshakes")
+
+    def request(self, principal: Principal) -> None:
+        """The user asks for something by HTTP that is answered and over."""
+        _take(self._requests, _user(principal), "requests")
 
     def received(self, principal: Principal, size: int) -> None:
         """The user sent that many bytes."""

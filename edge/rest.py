@@ -29,6 +29,7 @@ async def caller(request: Req, scope: Scope = "read") -> tuple[Desk, Principal]:
     desk: Desk = request.app.state.desk
     principal = await admit(desk, Arrival.of(request), stays=False)
     principal.require(scope)
+    desk.limiter.request(principal)
     desk.limiter.received(principal, int(request.headers.get("content-length") or 0))
     return desk, principal
 

@@ -91,6 +91,7 @@ def test_without_a_file_everything_has_its_default() -> None:
     assert limits.connections_per_session == 5
     assert (limits.messages_per_second, limits.messages_burst) == (20, 100)
     assert (limits.handshakes_per_second, limits.handshakes_burst) == (50, 200)
+    assert (limits.requests_per_second, limits.requests_burst) == (100, 500)
     assert limits.frame_bytes == 64 * 1024
 
 

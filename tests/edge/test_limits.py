@@ -111,6 +111,7 @@ def _refused(limiter: Limiter, what: str, *args: object) -> MillraceError:
     [
         ("message", (ANN,), 10, "messages"),
         ("handshake", (ANN,), 12, "handshakes"),
+        ("request", (ANN,), 5, "requests"),
         ("typing", (ANN, "s"), int(TYPING_BURST), "typing"),
         ("failed_handshake", ("192.0.2.1",), int(FAILED_BURST), "handshakes"),
     ],
@@ -120,7 +121,7 @@ def test_each_limit_has_its_burst_its_name_and_a_time_to_come_back(
 ) -> None:
     """Limits: `rate_limited` with `retry_after` in seconds, to the millisecond, and `limit`."""
     clock = Clock(1e6)
-    limiter = Limiter(Limits(messages_per_second=2, handshakes_per_second=3), clock)
+    limiter = Limiter(Limits(messages_per_second=2, handshakes_per_second=3, requests_per_second=1), clock)
     for _ in range(burst):
         getattr(limiter, what)(*args)
     error = _refused(limiter, what, *args)
