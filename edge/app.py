@@ -117,7 +117,12 @@ def create(desk: Desk, checks: Checks) -> Litestar:
         exception_handlers={MillraceError: _failed, HTTPException: _failed, Exception: _failed},
         before_send=[_secure],
         request_max_body_size=desk.config.limits.frame_bytes,
-        cors_config=CORSConfig(allow_origins=list(desk.config.auth.origins), allow_headers=HEADERS, max_age=600),
+        cors_config=CORSConfig(
+            allow_origins=list(desk.config.auth.origins),
+            allow_headers=HEADERS,
+            expose_headers=["retry-after"],
+            max_age=600,
+        ),
         openapi_config=OpenAPIConfig(
             title="Millrace",
             version="1",

@@ -5,7 +5,6 @@ a visitor's browser. Who the caller is, is the token's business, never the origi
 """
 
 import re
-from collections.abc import Mapping
 
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://"
@@ -14,9 +13,6 @@ _ORIGIN = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _PORTS = {"http": "80", "https": "443"}
-_METHODS = "GET, POST, PATCH, DELETE"
-_HEADERS = "authorization, content-type, last-event-id, traceparent, x-api-key"
-_MAX_AGE = "7200"  # seconds that a browser may remember a preflight: the longest that Chromium takes
 
 
 def allowed(origin: str | None, host: str | None, origins: tuple[str, ...] = (), *, scheme: str | None = None) -> bool:
@@ -36,26 +32,6 @@ def allowed(origin: str | None, host: str | None, origins: tuple[str, ...] = (),
     if host is None or (scheme is not None and scheme != came[0]):
         return False
     return came == _parts(f"{came[0]}://{host}")
-
-
-def cors_headers(
-    origin: str | None, host: str | None, origins: tuple[str, ...] = (), *, preflight: bool = False
-) -> Mapping[str, str]:
-    """The headers by which a browser lets that page read the response; without them it does not.
-
-    There is nothing about credentials: tokens travel in headers, so a cookie is never asked for.
-    `Vary` is always there, so that no cache gives one page's permission to another.
-    """
-    headers = {"vary": "Origin"}
-    if origin is None or not allowed(origin, host, origins):
-        return headers
-    headers["access-control-allow-origin"] = origin
-    headers["access-control-expose-headers"] = "retry-after, traceparent"
-    if preflight:
-        headers["access-control-allow-methods"] = _METHODS
-        headers["access-control-allow-headers"] = _HEADERS
-        headers["access-control-max-age"] = _MAX_AGE
-    return headers
 
 
 def _parts(origin: str) -> tuple[str, str, str] | None:

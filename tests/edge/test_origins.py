@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.origins import allowed, cors_headers
+from edge.origins import allowed
 
 LISTED = ("https://app.example.com", "http://localhost:3000", "https://[2001:db8::1]:8443")
 
@@ -117,26 +117,3 @@ def test_where_the_scheme_is_known_the_other_one_is_another_origin() -> None:
     """Our choice: behind a proxy that tells, a page over plain HTTP is somebody on the line."""
     assert allowed("https://edge.example.com", "edge.example.com", scheme="https")
     assert not allowed("http://edge.example.com", "edge.example.com", scheme="https")
-
-
-def test_a_page_that_may_call_gets_its_own_origin_and_no_credentials() -> None:
-    """Standard: Fetch; tokens travel in headers, so cookies are never allowed."""
-    headers = cors_headers("https://app.example.com", "edge.example.com", LISTED)
-    assert headers["access-control-allow-origin"] == "https://app.example.com"
-    assert headers["vary"] == "Origin"
-    assert "access-control-allow-credentials" not in headers
-    assert "access-control-allow-methods" not in headers
-
-
-def test_a_preflight_says_what_may_be_sent() -> None:
-    """Standard: Fetch; the headers that carry tokens, cursors and JSON."""
-    headers = cors_headers("https://app.example.com", "edge.example.com", LISTED, preflight=True)
-    assert {"PATCH", "DELETE"} <= set(headers["access-control-allow-methods"].split(", "))
-    asked = {"authorization", "x-api-key", "content-type", "last-event-id"}
-    assert asked <= set(headers["access-control-allow-headers"].split(", "))
-
-
-@pytest.mark.parametrize("origin", [None, "null", "https://evil.com"])
-def test_any_other_page_gets_nothing_but_vary(origin: str | None) -> None:
-    """Standard: Fetch; a cache must not give one page's permission to another."""
-    assert cors_headers(origin, "edge.example.com", LISTED, preflight=True) == {"vary": "Origin"}

@@ -139,3 +139,13 @@ async def joined(
     async with open_socket(edge, session_id, token, after, **query) as client:
         await client.until("replay_complete")
         yield client
+
+
+@asynccontextmanager
+async def socket_at(url: str, **headers: str) -> AsyncIterator[Client]:
+    """A connection to any address of an edge, with those headers."""
+    address = url.replace("http", "ws", 1)
+    async with connect(
+        address, compression=None, max_size=None, open_timeout=WITHIN, close_timeout=2, additional_headers=headers
+    ) as connection:
+        yield Client(connection)

@@ -58,7 +58,8 @@ class Listener:
 @asynccontextmanager
 async def listening(url: str, token: str, *, after: str | None = None, **options: Any) -> AsyncIterator[Listener]:
     """A stream. `after` is sent as a browser does, in `Last-Event-ID`."""
-    headers = {"authorization": f"Bearer {token}", "accept": "text/event-stream"}
+    headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {token}"} if token else {})
+    headers |= options.pop("headers", {})
     if after is not None:
         headers["last-event-id"] = after
     async with (
