@@ -129,6 +129,7 @@ def create(desk: Desk, checks: Checks) -> Litestar:
             description="Sessions, messages, approvals and connections. The sockets are in docs/asyncapi.json.",
             components=Components(security_schemes=SCHEMES),
             security=[{name: []} for name in SCHEMES],
+            use_handler_docstrings=True,
             path="/api/v1",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),

@@ -12,7 +12,7 @@ from litestar import Litestar, MediaType, Response, delete, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.static_files import create_static_files_router
 from playwright.async_api import Browser, Page, expect
 
@@ -30,7 +30,7 @@ class Part(msgspec.Struct):
 
 
 class Order(msgspec.Struct):
-    """An <b>order</b>."""
+    """What somebody wants."""
 
     parts: list[Part]
     state: Literal["open", "closed"]
@@ -45,25 +45,25 @@ async def page() -> Response[bytes]:
 
 
 @get("/orders", tags=["orders"], summary="List orders")
-async def list_orders(limit: Annotated[int, Parameter(ge=1, le=200, description="At most.")] = 50) -> list[Order]:
+async def list_orders(limit: Annotated[int, QueryParameter(ge=1, le=200, description="At most.")] = 50) -> list[Order]:
     """Newest first."""
     return []
 
 
 @post("/orders", tags=["orders"])
-async def create_order(data: Order) -> Order:
-    """Create one."""
+async def create_order(data: JSONBody[Order]) -> Order:
+    """Create an <b>order</b>."""
     return data
 
 
 @get("/orders/{order_id:str}", tags=["orders"])
-async def get_order(order_id: str) -> Order | None:
+async def get_order(order_id: FromPath[str]) -> Order | None:
     """Look at one."""
     return None
 
 
 @delete("/parts/{part_id:int}")
-async def delete_part(part_id: int) -> None:
+async def delete_part(part_id: FromPath[int]) -> None:
     """Forget one."""
 
 
@@ -84,7 +84,11 @@ async def served() -> AsyncIterator[str]:
         ],
         response_headers=[ResponseHeader(name=name, value=value) for name, value in SECURITY.items()],
         openapi_config=OpenAPIConfig(
-            title="Orders", version="7", path="/api/v1", render_plugins=[JsonRenderPlugin(path="/openapi.json")]
+            title="Orders",
+            version="7",
+            use_handler_docstrings=True,
+            path="/api/v1",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),
         logging_config=None,
     )
@@ -160,7 +164,7 @@ async def test_an_address_with_an_anchor_shows_that_place(browser: Browser) -> N
 async def test_nothing_of_the_document_is_taken_for_markup(browser: Browser) -> None:
     """A description is text."""
     async with opened(browser) as (tab, _, _, _):
-        await expect(tab.locator("#schema-Order")).to_contain_text("An <b>order</b>.")
+        await expect(tab.locator("#post-orders")).to_contain_text("Create an <b>order</b>.")
 
 
 async def test_a_document_that_cannot_be_read_is_told(browser: Browser) -> None:
