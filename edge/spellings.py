@@ -1,5 +1,7 @@
 """The routes of the other dialects (WIRE 4): each is a connection with another spelling."""
 
+import asyncio
+import contextlib
 from typing import Any
 
 from litestar import Response, get, websocket
@@ -32,6 +34,10 @@ PROJECT = slice(3, 4)
 
 SESSIONS = 50
 """The user's newest sessions that a stream of all of them follows."""
+
+
+BEFORE_IT_EXISTS = (0.0, 0.05, 0.2, 1.0, 4.0)
+"""Seconds between looks for a session that was just listed: it is listed before it exists."""
 
 
 class AgentSocket(SessionSocket):
@@ -76,18 +82,19 @@ class EverySession(EventStream):
     """All sessions of a user, also those that are created later; live only, for there is no cursor for so many."""
 
     async def begin(self) -> None:
-        """Follow them. Raises MillraceError."""
+        """Follow them: what is said from now on is told. Raises MillraceError."""
         self.principal.require("read")
         watch = await self.follow_topics(join.own_topics(self.principal), None)
         watch.on_session = self._listed
         found, _ = await sessions.list_own(self.desk.broker, self.principal, SESSIONS, None)
         for session in found:
-            self._add(session)
+            self._add(session, None)
+        await asyncio.gather(*(subscription.settled() for subscription in tuple(self.subscriptions.values())))
 
-    def _add(self, session: Session) -> None:
+    def _add(self, session: Session, after: str | None) -> None:
         if session.session_id not in self.subscriptions:
             subscription = self.subscriptions[session.session_id] = Subscription(self, session, self.own)
-            subscription.follow(None)
+            subscription.follow(after)
 
     def _listed(self, item: Item) -> None:
         event = events.decode(item.data)
@@ -95,10 +102,13 @@ class EverySession(EventStream):
             self.desk.spawn(self._find(event.listed_id))
 
     async def _find(self, session_id: str) -> None:
-        try:
-            self._add(await self.find(session_id))
-        except MillraceError:
-            return  # it is gone already
+        for pause in BEFORE_IT_EXISTS:
+            await asyncio.sleep(pause)
+            with contextlib.suppress(MillraceError):  # it is not there yet, or is gone already
+                session = await self.find(session_id)
+                if self.closing is None:
+                    self._add(session, join.FROM_THE_START)  # what was said while it was looked for, too
+                return
 
     def dropped(self, subscription: Subscription, error: MillraceError) -> None:
         """The others are followed on."""

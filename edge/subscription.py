@@ -64,6 +64,11 @@ class Subscription:
         """Join in the background, from the cursor if there is one; then stay until `leave`."""
         self._start(self._join(after))
 
+    async def settled(self) -> None:
+        """Wait until it has joined, or could not."""
+        if self._task:
+            await asyncio.wait({self._task})
+
     async def leave(self) -> None:
         """Send nothing more of it."""
         if self._task:
