@@ -4,17 +4,14 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
+import httpx
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
 
-from tests.harness.client import socket_url
 from tests.harness.history import Connection, Frame, History, Sent
-
-OPEN_TIMEOUT = 2.0
-PING = 1.0
-"""Seconds between its pings: a paused edge is left after two of them."""
+from tests.harness.transports import Many, Socket, Stream, Transport, opened
 
 AGAIN = (0.02, 0.2)
 FINAL = frozenset({"turn_in_progress", "session_closed", "bad_request", "too_large"})
@@ -24,9 +21,18 @@ Approve = Callable[[Frame], bool | None]
 
 
 class Caller:
-    """One client of one session, on any of the edges. Decides on tool calls with `approve`; None leaves it open."""
+    """One client of one session, on any of the edges. Decides on tool calls with `approve`; None leaves it open.
 
-    def __init__(self, history: History, edges: Callable[[], Sequence[str]], who: tuple[str, str, str]) -> None:
+    Each connection is of one of the `transports`, by chance.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        edges: Callable[[], Sequence[str]],
+        who: tuple[str, str, str],
+        transports: Sequence[str] = (Socket.kind, Many.kind, Stream.kind),
+    ) -> None:
         self.tenant, self.session_id, self.token = who
         self.approve: Approve | None = None
         self.ended: set[str] = set()
@@ -35,7 +41,8 @@ class Caller:
         self._edges = edges
         self._after: tuple[int, int] | None = None
         self._cursor: str | None = None
-        self._socket: ClientConnection | None = None
+        self._open: Transport | None = None
+        self._transports = transports
         self._connection: Connection | None = None
         self._sent: dict[str, Sent] = {}
         self._unconfirmed: dict[str, tuple[Sent, str]] = {}
@@ -46,28 +53,30 @@ class Caller:
     async def run(self) -> None:
         """Stay connected until cancelled."""
         while True:
-            url = socket_url(random.choice(self._edges()), self.session_id, self.token, self._cursor)
+            kind, edge = random.choice(self._transports), random.choice(self._edges())
             try:
-                async with connect(
-                    url,
-                    compression=None,
-                    max_size=None,
-                    open_timeout=OPEN_TIMEOUT,
-                    close_timeout=0.2,
-                    ping_interval=PING,
-                    ping_timeout=PING,
-                ) as socket:
-                    self._connection = self._history.connected(self.tenant, self.session_id, self._after)
-                    self._socket = socket
-                    for sent, policy in self._unconfirmed.values():
-                        await self._send_message(sent, policy)
-                    async for data in socket:
-                        await self._take(json.loads(data))
-            except (OSError, TimeoutError, websockets.WebSocketException, EOFError):
+                async with opened(kind, edge, (self.session_id, self.token), self._cursor, self._react) as transport:
+                    await self._follow(transport)
+            except (OSError, TimeoutError, websockets.WebSocketException, EOFError, httpx.HTTPError):
                 pass
             finally:
-                self._socket = None
+                self._open = None
             await asyncio.sleep(random.uniform(*AGAIN))
+
+    async def _follow(self, transport: Transport) -> None:
+        self._connection = self._history.connected(self.tenant, self.session_id, self._after, transport.kind)
+        self._open = transport
+        if transport.kind != Many.kind:
+            self._say_again()
+        async for frame in transport.frames():
+            await self._take(frame)
+            if frame["type"] == "subscribed":
+                self._say_again()
+
+    def _say_again(self) -> None:
+        """What nobody has confirmed."""
+        for sent, policy in tuple(self._unconfirmed.values()):
+            self._later(self._send_message(sent, policy))
 
     async def say(self, content: object, policy: str = "enqueue", sent: Sent | None = None) -> Sent:
         """Send a message until it is accepted or refused; with `sent`, that one again."""
@@ -88,8 +97,8 @@ class Caller:
 
     async def drop(self) -> None:
         """Lose the connection; `run` makes another."""
-        if self._socket:
-            self._socket.transport.abort()
+        if self._open:
+            self._open.abort()
 
     def of(self, *types: str) -> list[Frame]:
         """The events of these types that it was sent, in order."""
@@ -111,15 +120,16 @@ class Caller:
 
     async def _send(self, frame: Frame) -> None:
         try:
-            if self._socket:
-                await self._socket.send(json.dumps(frame))
-        except websockets.ConnectionClosed:
+            if self._open:
+                await self._open.send(frame)
+        except (websockets.ConnectionClosed, httpx.HTTPError, RuntimeError):
             pass  # `run` sends it again
 
     async def _take(self, frame: Frame) -> None:
         assert self._connection
         self._connection.frames.append(frame)
-        if frame["type"] in ("snapshot", "replay_complete") or ("id" in frame and "cursor" in frame):
+        stands = frame["type"] in ("snapshot", "replay_complete") or ("id" in frame and "cursor" in frame)
+        if stands and (self._connection.transport != Many.kind or "session_id" in frame):
             self._cursor = frame["cursor"]
             self._after = (self._connection.number, len(self._connection.frames) - 1)
         if "id" in frame:
@@ -163,9 +173,12 @@ class Caller:
             entry[0].outcome = "refused"
             self._confirmed.pop(name).set_result(None)
         elif name in self._unconfirmed or name in self._undecided:
-            task = asyncio.create_task(self._once_more(name))
-            self._again.add(task)
-            task.add_done_callback(self._again.discard)
+            self._later(self._once_more(name))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._again.add(task)
+        task.add_done_callback(self._again.discard)
 
     async def _once_more(self, name: str) -> None:
         await asyncio.sleep(AGAIN[1])

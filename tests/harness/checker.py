@@ -138,20 +138,22 @@ class Delivered:
         return dict(self._places.get(connection.after, {}))
 
     def _follow(self, connection: Connection) -> Iterator[str]:
-        positions, replayed = self._start(connection), 0
+        positions = self._start(connection)
+        replayed: Counter[bool] = Counter()  # on a socket for many: a session's, and what is no session's
         session = f"{connection.tenant}.session.{connection.session_id}"
         for number, frame in enumerate(connection.frames):
+            part = connection.transport == "many" and "session_id" not in frame
             match frame["type"]:
                 case "snapshot":
                     positions[session] = self._topics[session].index.get(frame["last"], -1)
                     yield from self._snapshot(session, positions[session], frame)
-                case "replay_complete" if frame["replayed"] != replayed:
-                    yield f"replay_complete: {frame['replayed']} were told, {replayed} came"
+                case "replay_complete" if frame["replayed"] != replayed[part]:
+                    yield f"replay_complete: {frame['replayed']} were told, {replayed[part]} came"
                 case "resume_gap":
-                    replayed = 0
+                    replayed[part] = 0
                     yield f"resume_gap: {frame['reason']}"
                 case _ if "id" in frame and "cursor" in frame:
-                    replayed += 1
+                    replayed[part] += 1
                     yield from self._event(connection, session, positions, frame)
             if (connection.number, number) in self._wanted:
                 self._places[connection.number, number] = dict(positions)
@@ -169,12 +171,19 @@ class Delivered:
             return
         topic = self._topics[name]
         at, before = topic.index[frame["id"]], positions.get(name)
+        if before is not None and at <= before and kind != "session" and self._came_from_many(connection):
+            return
         if before is not None and at != before + 1:
             fault = "again" if at <= before else f"{at - before - 1} events are missing before it"
             yield f"order: {frame['type']} {topic.events[at].seq} of {name}: {fault}"
         if {key: value for key, value in frame.items() if key != "cursor"} != topic.events[at].event:
             yield f"changed: {frame['type']} {frame['id']} is not what is stored"
         positions[name] = at
+
+    def _came_from_many(self, connection: Connection) -> bool:
+        """Whether its cursor is of a socket for many, where what is no session's may be told again."""
+        after = connection.after
+        return bool(after) and after[0] >= 0 and self._history.connections[after[0]].transport == "many"  # type: ignore[index]
 
     def _snapshot(self, session: str, upto: int, frame: Frame) -> Iterator[str]:
         shown, text, reset = frame["active"], "", None

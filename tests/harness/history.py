@@ -31,7 +31,8 @@ class Sent(Struct):
 class Connection(Struct):
     """One connection, every frame of it. `after`: the connection and the number of the frame whose cursor it resumed.
 
-    `is_last`: it was open when everything had ended, and so must have been told everything.
+    `is_last`: it was open when everything had ended, and so must have been told everything. `transport`: `many` is a
+    socket for many sessions, on which the user's and the tenant's events have a replay of their own.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Connection(Struct):
     after: tuple[int, int] | None
     frames: list[Frame] = field(default_factory=list)
     is_last: bool = False
+    transport: str = "socket"
 
 
 class Published(Struct):
@@ -105,9 +107,11 @@ class History(Struct):
         self.faults.append(fault)
         return fault
 
-    def connected(self, tenant: str, session_id: str, after: tuple[int, int] | None) -> Connection:
+    def connected(
+        self, tenant: str, session_id: str, after: tuple[int, int] | None, transport: str = "socket"
+    ) -> Connection:
         """Note a new connection."""
-        connection = Connection(len(self.connections), tenant, session_id, after)
+        connection = Connection(len(self.connections), tenant, session_id, after, transport=transport)
         self.connections.append(connection)
         return connection
 

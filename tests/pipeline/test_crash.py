@@ -4,6 +4,7 @@
 own, and `--crash-rounds 1 --crash-seed S` plans it again.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,5 +45,9 @@ async def run_rounds(seeds: list[int], directory: Path, *, runners: int) -> None
         for seed in seeds:
             this = Round(running, seed, log)
             violations = await this.run()
-            print(f"round {seed}: {len(log)} records, {len(this.history.faults)} faults, {len(violations)} violations")
+            over = dict(Counter(connection.transport for connection in this.history.connections))
+            faults = len(this.history.faults)
+            print(
+                f"round {seed}: {len(log)} records, {faults} faults, connections {over}, {len(violations)} violations"
+            )
             assert not violations, this.report(violations, directory)
