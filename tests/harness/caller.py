@@ -5,6 +5,7 @@ import json
 import random
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -61,6 +62,9 @@ class Caller:
                 pass
             finally:
                 self._open = None
+                for task in self._again:
+                    task.cancel()  # the next connection says it again
+                await asyncio.gather(*self._again, return_exceptions=True)
             await asyncio.sleep(random.uniform(*AGAIN))
 
     async def _follow(self, transport: Transport) -> None:
@@ -68,10 +72,11 @@ class Caller:
         self._open = transport
         if transport.kind != Many.kind:
             self._say_again()
-        async for frame in transport.frames():
-            await self._take(frame)
-            if frame["type"] == "subscribed":
-                self._say_again()
+        async with aclosing(transport.frames()) as frames:
+            async for frame in frames:
+                await self._take(frame)
+                if frame["type"] == "subscribed":
+                    self._say_again()
 
     def _say_again(self) -> None:
         """What nobody has confirmed."""

@@ -1,10 +1,9 @@
 """The ways in which a client follows one session: its socket, a socket for many, or server-sent events and REST."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx
 from httpx_sse import EventSource
@@ -28,7 +27,7 @@ class Transport(Protocol):
 
     kind: str
 
-    def frames(self) -> AsyncIterator[Frame]:
+    def frames(self) -> AsyncGenerator[Frame]:
         """What the server sends."""
 
     async def send(self, frame: Frame) -> None:
@@ -46,7 +45,7 @@ class Socket:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncGenerator[Frame]:
         """What the server sends."""
         async for data in self._connection:
             yield json.loads(data)
@@ -70,7 +69,7 @@ class Many(Socket):
         self._session_id = session_id
         self._subscribe = {"type": "subscribe"} | ({"after": after} if after else {})
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncGenerator[Frame]:
         """What the server sends; ends where the session cannot be followed."""
         async for frame in super().frames():
             yield frame
@@ -89,16 +88,14 @@ class Stream:
 
     kind = "stream"
 
-    def __init__(self, client: httpx.AsyncClient, response: httpx.Response, url: str, answered: Answered) -> None:
-        self._client = client
+    def __init__(self, response: httpx.Response, url: str, headers: dict[str, str], answered: Answered) -> None:
         self._response = response
         self._url = url
+        self._headers = headers
         self._answered = answered
-        self._reading: asyncio.Task[Any] | None = None
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncGenerator[Frame]:
         """What the server sends."""
-        self._reading = asyncio.current_task()
         self._response.raise_for_status()
         async for event in EventSource(self._response).aiter_sse():
             if event.data:
@@ -111,7 +108,9 @@ class Stream:
         body = {name: value for name, value in frame.items() if name not in ("type", "request_id", "tool_call_id")}
         about = {"request_id": frame["request_id"]} if "request_id" in frame else {}
         try:
-            answer = await self._client.post(self._url + path, json=body, timeout=OPEN_TIMEOUT)
+            # a client of its own: the stream may end meanwhile
+            async with httpx.AsyncClient(headers=self._headers, timeout=OPEN_TIMEOUT, trust_env=False) as client:
+                answer = await client.post(self._url + path, json=body)
             said: Frame = answer.json()
         except (httpx.HTTPError, ValueError):
             await self._answered({"type": "error", "code": "unknown", **about})
@@ -165,4 +164,4 @@ async def _streaming(
         httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as client,
         client.stream("GET", f"{url}/events", headers={"accept": "text/event-stream"} | last) as response,
     ):
-        yield Stream(client, response, url, answered)
+        yield Stream(response, url, headers, answered)
