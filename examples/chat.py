@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 EDGE = os.environ.get("EDGE", "http://127.0.0.1:8000")
 GET_TOKEN = [sys.executable, "-m", "millrace", "token", "--tenant", "dev", "--user", "dev"]
-REFUSED = (4001, 4003, 4004)  # the token or the session is wrong: trying again would not help
+REFUSED = (4000, 4001, 4003, 4004)  # replaced, or the token or the session is wrong: trying again would not help
 SHOWN = {
     "stream_delta": "{delta}",
     "stream_end": "\n",

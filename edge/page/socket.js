@@ -35,6 +35,7 @@ export class SessionSocket {
   #cursor = null;
   #online = false;
   #failures = 0;
+  #wanted = null; // the wait that the edge asked for before it closed
   #silence = SILENCE;
   #alarm; // while there is a socket: it is silent; otherwise: time for the next attempt
 
@@ -81,6 +82,7 @@ export class SessionSocket {
   #receive(frame) {
     if (frame.type === "connected") this.#silence = frame.heartbeat_timeout * 1000 || SILENCE;
     this.#setAlarm(this.#silence, () => this.#lost());
+    if (frame.type === "reconnect") this.#wanted = frame.reconnect_after * 1000;
     if (frame.type === "ping") this.#socket.send(JSON.stringify({ type: "pong" }));
 
     if (!this.#onFrame(frame)) {
@@ -101,8 +103,9 @@ export class SessionSocket {
     this.#drop();
     if (code in REFUSED) return this.#onState("closed", code);
     const wait = code === CROWDED ? 10_000 + backoff(this.#failures, 10_000, 60_000) : backoff(this.#failures);
+    this.#setAlarm(this.#wanted ?? wait, () => this.connect());
+    this.#wanted = null;
     this.#failures += 1;
-    this.#setAlarm(wait, () => this.connect());
     this.#onState("offline", code);
   }
 
