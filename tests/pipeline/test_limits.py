@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness.client import WITHIN, http, joined, new_session, open_socket, socket_url
+from tests.harness.client import WITHIN, http, joined, new_session, open_socket
 from tests.harness.multiplex import multiplexed
 from tests.harness.sse import listening
 from tests.harness.system import System, system
@@ -189,26 +189,32 @@ async def test_who_connects_too_often_is_closed_with_4029(limited: System) -> No
     assert int(refused.headers["retry-after"]) >= 1
 
 
-async def test_a_client_that_reads_nothing_for_too_long_is_let_go_and_can_come_back(limited: System) -> None:
-    """Issue: 4009 only after the stated time; the log has what it missed."""
-    token = limited.token(user="stalled")
+UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+@pytest.mark.parametrize(("path", "headers"), [("ws", UPGRADE), ("events", "Accept: text/event-stream\r\n")])
+async def test_a_client_that_reads_nothing_for_too_long_is_let_go_and_can_come_back(
+    limited: System, path: str, headers: str
+) -> None:
+    """Issue: 4009 only after the stated time; over whatever it follows; the log has what it missed."""
+    token = limited.token(user=f"stalled-{path}")
     session_id = await new_session(limited.edge, token)
-    url = socket_url(limited.edge, session_id, token)
     host, port = limited.edge.removeprefix("http://").split(":")
     loop = asyncio.get_running_loop()
     stalled = socket.socket()
     stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stalled.setblocking(False)
     await loop.sock_connect(stalled, (host, int(port)))
-    path = url.split(port, 1)[1]
-    await loop.sock_sendall(stalled, (
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    ).encode())  # fmt: skip
+    request = f"GET /api/v1/sessions/{session_id}/{path}?token={token} HTTP/1.1\r\nHost: {host}:{port}\r\n{headers}\r\n"
+    await loop.sock_sendall(stalled, request.encode())
     try:
         async with joined(limited.services[-1].url, session_id, token) as client:
             await client.say([{"stream": {"deltas": 300, "interval_ms": 0, "size": 8000}}])
             await client.until("turn_end")
+            assert len(await _connections(limited.edge, session_id, token)) == 2
             await _seen_everywhere(limited, session_id, token, 1)
             assert (await _connections(limited.edge, session_id, token))[0]["lag"] == 0
     finally:
