@@ -122,7 +122,7 @@ async def session_messages(
     desk, principal = await caller(request)
     await sessions.find(desk.broker, principal, session_id)
     found, earlier = await history.messages(
-        desk.broker, Topic.session(principal.tenant, session_id), _place(before), limit
+        desk.broker, Topic.session(principal.tenant, session_id), history.place(before), limit
     )
     return MessagesPage(found, earlier)
 
@@ -186,14 +186,6 @@ async def _own(desk: Desk, principal: Principal, session_id: str) -> Session:
     if session.user_id != principal.user_id and not principal.may("admin"):
         raise MillraceError(Code.FORBIDDEN, "only its owner speaks in a session")
     return session
-
-
-def _place(before: str | None) -> int | None:
-    if before is None:
-        return None
-    if not (before.isascii() and before.isdigit() and len(before) < 19):
-        raise MillraceError(Code.BAD_REQUEST, "`before` is that of a snapshot or of the page after this")
-    return int(before)
 
 
 HANDLERS: list[Any] = [session_events, send_message, session_messages, session_approvals, decide, cancel]

@@ -30,24 +30,33 @@ async def messages(
     if view.is_deleted:
         raise MillraceError(Code.SESSION_NOT_FOUND)
     repeats = frozenset(view.repeats)
-    place = upto + 1 if before is None else min(before, upto + 1)
+    end = upto + 1 if before is None else min(before, upto + 1)
     found: dict[int, bytes] = {}
-    if known := [message for message in view.messages if message[0] < place][-limit - 1 :]:
-        place = known[0][0] if view.more or known[0] != view.messages[0] else 1
+    if known := [message for message in view.messages if message[0] < end][-limit - 1 :]:
+        end = known[0][0] if view.more or known[0] != view.messages[0] else 1
         stored = await at(broker, [seq for seq, shown in known if not shown])
         found = {seq: text for seq, shown in known if (text := shown or shown_as(stored.get(seq)))}
     for _ in range(ROUNDS):
-        if place <= 1 or len(found) > limit:
+        if end <= 1 or len(found) > limit:
             break
-        said = await block(broker, topic.fact("message"), place, limit + 1)
-        done = await block(broker, topic.fact("agent"), place, FACTS_A_MESSAGE * (limit + 1))
-        place = max(said.start, done.start)  # from here on both are complete
+        said = await block(broker, topic.fact("message"), end, limit + 1)
+        done = await block(broker, topic.fact("agent"), end, FACTS_A_MESSAGE * (limit + 1))
+        end = max(said.start, done.start)  # from here on both are complete
         for record in (*said.records, *done.records):
-            if record.seq >= place and record.seq not in repeats and (shown := shown_as(record.data)):
+            if record.seq >= end and record.seq not in repeats and (shown := shown_as(record.data)):
                 found[record.seq] = shown
     page = sorted(found)[-limit:]
     if len(found) > limit:
         earlier: str | None = str(page[0])
     else:
-        earlier = str(place) if place > 1 else None
+        earlier = str(end) if end > 1 else None
     return [msgspec.json.decode(found[seq]) for seq in page], earlier
+
+
+def place(before: str | None) -> int | None:
+    """Where a page ends, from what a snapshot or another page gave. Raises MillraceError `bad_request`."""
+    if before is None:
+        return None
+    if not (before.isascii() and before.isdigit() and len(before) < 19):
+        raise MillraceError(Code.BAD_REQUEST, "`before` is what another page gave")
+    return int(before)

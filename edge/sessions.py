@@ -15,6 +15,7 @@ from contracts.errors import Code, MillraceError
 from contracts.subjects import Topic
 from contracts.view import View
 from edge import folds
+from edge.history import place
 from edge.principal import Principal
 
 DEADLINE = 5.0
@@ -130,10 +131,10 @@ async def list_own(
     was broken off, and repeated minutes later, leaves two entries: within a page the session is there once.
     """
     index = Topic.user(principal.tenant, principal.user_id).fact("client")
-    place = _place(before)
+    end = place(before)
     found: dict[str, Session] = {}
     for _ in range(SCANNED):
-        entries = await block(broker, index, place, limit)
+        entries = await block(broker, index, end, limit)
         for chunk in _chunks(entries.records, limit):
             for seq, session in await _listed(broker, principal, chunk):
                 if session and session.session_id not in found:
@@ -142,8 +143,8 @@ async def list_own(
                     return list(found.values()), str(seq)
         if entries.start <= 1:
             return list(found.values()), None
-        place = entries.start
-    return list(found.values()), str(place)
+        end = entries.start
+    return list(found.values()), str(end)
 
 
 async def _listed(broker: Broker, principal: Principal, records: list[Record]) -> list[tuple[int, Session | None]]:
@@ -165,14 +166,6 @@ async def _listed(broker: Broker, principal: Principal, records: list[Record]) -
 def _chunks(records: list[Record], size: int) -> list[list[Record]]:
     """From the end, so that what is not wanted is not looked at."""
     return [records[max(0, end - size) : end] for end in range(len(records), 0, -size)]
-
-
-def _place(before: str | None) -> int | None:
-    if before is None:
-        return None
-    if not (before.isascii() and before.isdigit() and len(before) < 19):
-        raise MillraceError(Code.BAD_REQUEST, "`before` is the `next` of the page before")
-    return int(before)
 
 
 def _allowed(principal: Principal, session: Session | None) -> Session:
