@@ -7,7 +7,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from contracts.events import Attachment, Policy
 
-Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?!\n)$")]
+"""What may stand in a subject. Python's `$` alone would let a line break follow, and JSON Schema knows no `\\Z`."""
+
 RequestId = Annotated[str, Meta(max_length=128)]
 
 

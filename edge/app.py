@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import MutableScopeHeaders, State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException, NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Reference, SecurityScheme
@@ -61,12 +61,17 @@ async def favicon() -> None:
     """There is none, and browsers ask."""
 
 
-async def _secure(message: Message, _scope: Scope) -> None:
-    """Put the security headers on every response, streams and errors among them."""
+async def _secure(message: Message, scope: Scope) -> None:
+    """Put the security headers on every response, streams and errors among them.
+
+    What the interface answers is nobody's to keep: a cache cannot know that `X-API-Key` or `?token=` chose it.
+    """
     if message["type"] == "http.response.start":
         headers = MutableScopeHeaders.from_message(message)
         for name, value in SECURITY.items():
             headers[name] = value
+        if scope["path"].startswith("/api/"):
+            headers.setdefault("cache-control", "no-store")
 
 
 def _failed(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
@@ -82,6 +87,11 @@ def _failed(_request: Request[Any, Any, Any], error: Exception) -> Response[dict
     wait = (known.details or {}).get("retry_after")
     headers = {} if wait is None else {"retry-after": str(max(1, round(float(str(wait)))))}
     return Response(failures.body(known), status_code=status or known.entry.status, headers=headers)
+
+
+def _no_page(request: Request[Any, Any, Any], _error: Exception) -> Response[dict[str, Any]]:
+    """A name that no file can have: with a NUL, or too long."""
+    return _failed(request, NotFoundException())
 
 
 def _told(error: HTTPException) -> str:
@@ -111,7 +121,11 @@ def create(desk: Desk, checks: Checks) -> Litestar:
             websocket.session_socket,
             websocket.multiplex_socket,
             *spellings.HANDLERS,
-            create_static_files_router("/page", directories=[PAGE]),
+            create_static_files_router(
+                "/page",
+                directories=[PAGE],
+                exception_handlers={ValueError: _no_page, InternalServerException: _no_page},
+            ),
         ],
         state=State({"desk": desk, "checks": checks}),
         exception_handlers={MillraceError: _failed, HTTPException: _failed, Exception: _failed},

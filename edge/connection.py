@@ -69,7 +69,10 @@ class Connection:
         return await sessions.find(self.desk.broker, self.principal, session_id)
 
     def enter(self, session: sessions.Session, takeover: Takeover | None = None) -> Subscription:
-        """Take a place in a session; `follow` it next. Raises MillraceError `connection_limit` where it is full."""
+        """Take a place in a session; `follow` it next. Raises MillraceError `connection_limit` where it is full.
+
+        Who joins somebody else's session, to approve, takes nobody's place there.
+        """
         subscription = Subscription(self, session, self.own)
         subscription.entry = Entry(
             connection_id=self.connection_id,
@@ -81,7 +84,7 @@ class Connection:
             since=timestamp(self.started),
             started=self.started,
         )
-        self.desk.presence.enter(subscription.entry, takeover)
+        self.desk.presence.enter(subscription.entry, takeover if subscription.mine else None)
         self.desk.entered(subscription)
         self.subscriptions[session.session_id] = subscription
         return subscription
@@ -151,7 +154,8 @@ class Connection:
         principal.require("read")
         for subscription in self.subscriptions.values():
             session = subscription.session
-            watched = session.project_id is None or principal.may_watch(session.project_id)
+            project = session.project_id
+            watched = project is None or principal.may_watch(project) or not old.may_watch(project)
             if not (watched and (session.user_id == principal.user_id or principal.may_join_any)):
                 raise MillraceError(Code.FORBIDDEN, "the token does not allow what this connection follows")
         self.principal = principal

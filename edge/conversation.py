@@ -76,6 +76,9 @@ async def send_message(
     person is asked. With `Accept: text/event-stream`: the turn's events, until its end.
     """
     desk, principal = await caller(request, "write")
+    streams = EVENT_STREAM in request.headers.get("accept", "")
+    if wait or streams:
+        principal.require("read")
     session = await _own(desk, principal, session_id)
     if session.is_closed:
         raise MillraceError(Code.SESSION_CLOSED)
@@ -84,7 +87,7 @@ async def send_message(
     frame = SendMessage(**{name: getattr(data, name) for name in NewMessage.__struct_fields__})
     accepted = await commands.send_message(desk.broker, principal, topic, frame)
     topics = len(join.topics_of(principal, session))
-    if EVENT_STREAM in request.headers.get("accept", ""):
+    if streams:
         connection = EventStream(desk, principal, Arrival.of(request))
         await turns.stream_turn(connection, topic, accepted.message_id, accepted.seq - 1, topics)
         return StreamResponse(connection)  # type: ignore[return-value]
@@ -93,7 +96,7 @@ async def send_message(
     if not wait:
         return Response(told, status_code=202)
     outcome = await turns.wait_for(desk, topic, accepted.message_id, accepted.seq - 1)
-    if outcome.end is None:
+    if outcome.end is None or not desk.identity.holds(principal):  # it may have been revoked in the meantime
         return Response(told, status_code=202)
     answers = list(outcome.answers.values())
     answered = Answered(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from broker import metrics
 from broker.feed import Feeds
 from broker.process import Process
+from contracts.subjects import Topic
 from edge.identity import Identity
 from edge.limits import Limiter
 from edge.presence import Entry, Presence
@@ -48,7 +49,7 @@ class Desk:
             process.broker, process.config.limits.connections_per_session, evicted=self._evicted, lag=self._lag
         )
         self.connections: set[Connection] = set()
-        self._sessions: Counter[str] = Counter()
+        self._sessions: Counter[Topic] = Counter()
         self._subscriptions: dict[Entry, Subscription] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,7 +105,7 @@ class Desk:
         """A connection follows a session."""
         assert subscription.entry
         self._subscriptions[subscription.entry] = subscription
-        self._sessions[subscription.topic.id] += 1
+        self._sessions[subscription.topic] += 1
         metrics.ACTIVE_SESSIONS.set(len(self._sessions))
 
     def left(self, subscription: "Subscription") -> None:
@@ -112,9 +113,9 @@ class Desk:
         if subscription.entry is None or self._subscriptions.pop(subscription.entry, None) is None:
             return
         self.presence.leave(subscription.entry)
-        self._sessions[subscription.topic.id] -= 1
-        if not self._sessions[subscription.topic.id]:
-            del self._sessions[subscription.topic.id]
+        self._sessions[subscription.topic] -= 1
+        if not self._sessions[subscription.topic]:
+            del self._sessions[subscription.topic]
         metrics.ACTIVE_SESSIONS.set(len(self._sessions))
 
     def _evicted(self, entry: Entry, reason: str) -> None:

@@ -8,7 +8,7 @@ from contracts.errors import Code, MillraceError
 
 Scope = Literal["read", "write", "approve", "admin"]
 """`read`: see one's sessions. `write`: speak, cancel and decide in them. `approve`: join any session of the tenant,
-and decide there. `admin`: everything in the tenant."""
+read in it, and decide there. `admin`: everything in the tenant."""
 
 
 class Principal(Struct, frozen=True):
@@ -28,7 +28,8 @@ class Principal(Struct, frozen=True):
 
     def may(self, scope: Scope) -> bool:
         """Whether the scope is granted."""
-        return scope in self.scopes or "admin" in self.scopes
+        wide = ("admin", "approve") if scope == "read" else ("admin",)  # who decides sees on what
+        return scope in self.scopes or not self.scopes.isdisjoint(wide)
 
     def require(self, scope: Scope) -> None:
         """Raises MillraceError `forbidden` where the scope is not granted."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import Any
 
 from litestar import Response, get, websocket
@@ -106,7 +107,7 @@ class EverySession(EventStream):
             await asyncio.sleep(pause)
             with contextlib.suppress(MillraceError):  # it is not there yet, or is gone already
                 session = await self.find(session_id)
-                if self.closing is None:
+                if self.body.is_open:
                     self._add(session, join.FROM_THE_START)  # what was said while it was looked for, too
                 return
 
@@ -142,9 +143,7 @@ async def own_events(request: Req) -> Response[bytes]:
     """As server-sent events: `message`, `agent_update`, `memory_update`, `error`, `heartbeat`."""
     desk, principal, arrival = await _stays(request)
     connection = EventStream(desk, principal, arrival, InDialect(User(), SSE))
-    response = StreamResponse(connection)
-    await connection.follow_topics(join.own_topics(principal), arrival.after)
-    return response
+    return await _begun(connection, connection.follow_topics(join.own_topics(principal), arrival.after))
 
 
 @get(
@@ -165,8 +164,18 @@ async def llm(
         connection.enter(session, arrival.takeover).follow(arrival.after)
         return StreamResponse(connection)
     every = EverySession(desk, principal, arrival, spelling)
-    response = StreamResponse(every)
-    await every.begin()
+    return await _begun(every, every.begin())
+
+
+async def _begun(connection: EventStream, begin: Awaitable[object]) -> StreamResponse:
+    """The response, when its stream has begun; where it cannot, what it holds is given back."""
+    response = StreamResponse(connection)
+    try:
+        await begin
+    except BaseException:
+        connection.__exit__()
+        await connection.end()
+        raise
     return response
 
 

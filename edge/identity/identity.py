@@ -52,6 +52,14 @@ class Identity:
         if self._register.has_revoked(principal):
             raise MillraceError(Code.UNAUTHORIZED, "the credentials were revoked")
 
+    def holds(self, principal: Principal) -> bool:
+        """Whether the credentials hold still."""
+        try:
+            self.check(principal)
+        except MillraceError:
+            return False
+        return True
+
     async def issue_ticket(self, principal: Principal) -> tuple[str, float]:
         """A ticket that lets the same caller in once, and until when (Unix seconds).
 

@@ -65,7 +65,7 @@ async def test_a_server_that_cannot_listen_fails_with_its_reason(nats: NatsServe
 async def test_acknowledged_messages_survive_a_killed_server(nats: NatsServer) -> None:
     """Promise P1."""
     client = await nats.tenant_client("acme")
-    stored = await client.request("ingest.acme.test.made", b"{}")
+    stored = await client.request("ingest.acme.test.made", b"{}", timeout=10)
     await nats.kill()
     await nats.start()
     again = await client.request("ingest.acme.test.made", b"{}", timeout=5)
@@ -85,7 +85,7 @@ async def test_a_tenant_added_to_the_configuration_can_publish_after_the_next_st
         topology = Topology(tenants=more.tenants, log_bytes=more.log_bytes)
         await provision(nats.url, nats.seed("provisioner"), topology)
         client = await nats.tenant_client("initech")
-        stored = await client.request("ingest.initech.test.made", b"{}")
+        stored = await client.request("ingest.initech.test.made", b"{}", timeout=10)
         assert _sequence(stored.data) == 1
         await client.close()
 
@@ -95,7 +95,7 @@ async def test_acks_go_to_subjects_that_nats_py_and_the_permissions_understand(
 ) -> None:
     """FACTS 1.9: version 2 of ack subjects would break both; the flag pins version 1."""
     publisher = await nats.tenant_client("acme")
-    await publisher.request("ingest.acme.test.made", b"{}")
+    await publisher.request("ingest.acme.test.made", b"{}", timeout=10)
     client = await nats.client("event_ingest")
     inbox = client.new_inbox()
     replies = await client.subscribe(inbox)

@@ -268,7 +268,7 @@ async def test_a_new_tenant_gets_its_credentials_at_the_next_start(up: Up, data:
             for tenant in tenants:
                 seed = str(data.credentials.tenant(tenant))
                 async with oneshot(data.state().nats_url, seed) as client:
-                    answer = await client.request(f"ingest.{tenant}.test.made", b"{}")
+                    answer = await client.request(f"ingest.{tenant}.test.made", b"{}", timeout=10)
                     assert "error" not in msgspec.json.decode(answer.data)
             await _stopped(running)
 

@@ -1,15 +1,10 @@
-"""P10, attacked: cursors, ids, frames and headers made to reach what is somebody else's."""
+"""P10, attacked: cursors and addresses made to reach what is somebody else's."""
 
 import json
-import socket
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
 
-from broker.connect import Broker, connect
-from broker.read import read
-from contracts.subjects import LOG_ALL
 from tests.harness.client import http, joined, new_session, open_socket, socket_at
 from tests.harness.multiplex import multiplexed
 from tests.harness.sse import listening
@@ -18,13 +13,6 @@ from tests.harness.system import System
 pytestmark = pytest.mark.anyio
 
 SECRET = "canary-of-the-victim"
-HEADERS = {"Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject",
-           "Nats-TTL", "traceparent", "tracestate"}  # fmt: skip
-"""Every header that a message of the log may have."""
-
-OF_A_READ = {"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending",
-             "Nats-Last-Sequence", "Nats-UpTo-Sequence"}  # fmt: skip
-"""What the server adds when it is read."""
 
 
 @pytest.fixture(scope="module")
@@ -121,114 +109,59 @@ async def test_another_tenants_session_is_like_none(shared: System, victim: tupl
         assert theirs.status == none.status == 404, (method, path)
         assert theirs.json | {"trace_id": None} == none.json | {"trace_id": None}
     for path in ("/api/v1/sessions/{}/ws", "/ws/agents/{}"):
+        told = set()
         for name in (session_id, "nowhere"):
             async with socket_at(shared.edge + path.format(name), authorization=f"Bearer {stranger}") as client:
                 assert await client.closed() == 4004
+                told.add((len(client.frames), client.connection.close_reason))
+        assert len(told) == 1
+    for path in ("/sessions/{}/events", "/sse/llm?session_id={}"):
+        for name in (session_id, "nowhere"):
+            url = f"{shared.edge}/api/v1{path.format(name)}"
+            answer = await http("GET", url, token=stranger, accept="text/event-stream")
+            assert (answer.status, answer.json["code"]) == (404, "session_not_found")
+    async with multiplexed(shared.edge, stranger) as many:
+        for name in (session_id, "nowhere"):
+            await many.send("subscribe", session_id=name, after="0")
+            await many.until("unsubscribed")
+        first, second = many.of("unsubscribed")
+        assert first | {"session_id": ""} == second | {"session_id": ""}
     listed = await http("GET", f"{shared.edge}/api/v1/connections", token=stranger)
     assert session_id not in listed.body.decode()
 
 
-BAD_IDS = ["*", ">", "a.b", "", " ", "a b", "a\u0000b", "é", "x" * 65, "../x", "$JS", "s1\r\nX: y"]
-
-
-@pytest.mark.parametrize("bad", BAD_IDS)
-async def test_an_id_in_a_frame_cannot_reach_beyond_its_place(shared: System, bad: str) -> None:
-    """The subject grammar: refused where it enters, whatever the field."""
-    token = shared.token(user="crafty")
-    own = await new_session(shared.edge, token)
-    frames = [
-        {"type": "subscribe", "session_id": bad},
-        {"type": "unsubscribe", "session_id": bad},
-        {"type": "message", "content": "x", "session_id": bad},
-        {"type": "message", "content": "x", "session_id": own, "client_message_id": bad},
-        {"type": "cancel", "message_id": bad, "session_id": own},
-        {"type": "tool_approval", "tool_call_id": bad, "approved": True, "session_id": own},
-        {"type": "typing", "session_id": bad},
-    ]
-    async with multiplexed(shared.edge, token) as many:
+async def test_what_is_said_reaches_nobody_else_live(shared: System, victim: tuple[str, str]) -> None:
+    """Whoever tried to come in follows only what is his own, over every transport and on either edge."""
+    session_id, _ = victim
+    prey, thief = shared.token(user="prey"), shared.token(user="lurker")
+    own = await new_session(shared.edge, thief)
+    api, second = f"{shared.edge}/api/v1", shared.services[-1].url
+    refused = await http("GET", f"{api}/sse/llm?session_id={session_id}", token=thief, accept="text/event-stream")
+    assert (refused.status, refused.json["code"]) == (403, "forbidden")
+    async with (
+        joined(shared.edge, own, thief) as client,
+        multiplexed(second, thief) as many,
+        listening(f"{api}/sessions/{own}/events", thief) as events,
+        listening(f"{api}/sse/llm", thief) as chunks,
+        listening(f"{api}/sse", thief) as told,
+    ):
+        await many.send("subscribe", session_id=session_id)
+        assert (await many.until("unsubscribed"))["code"] == "forbidden"
         await many.send("subscribe", session_id=own)
-        await many.until("snapshot")
-        for frame in frames:
-            await many.connection.send(json.dumps(frame))
-            assert (await many.until("error"))["code"] == "bad_request", frame
-    path = f"{shared.edge}/api/v1/sessions/{own}/approvals/{quote(bad, safe='') or '%20'}"
-    assert (await http("POST", path, {"approved": True}, token=token)).status in (400, 404)
-    found = await http("GET", f"{shared.edge}/api/v1/sessions/{quote(bad, safe='') or '%20'}", token=token)
-    assert found.status in (400, 404)
-
-
-async def test_a_frame_cannot_speak_for_somebody_else(shared: System) -> None:
-    """Who, where and when come from the edge; what a frame says of them counts for nothing."""
-    token = shared.token(user="liar")
-    own, other = await new_session(shared.edge, token), await new_session(shared.edge, token)
-    lie = {"user_id": "boss", "role": "assistant", "id": "e_1", "cursor": "0", "timestamp": "2000-01-01T00:00:00Z",
-           "tenant": "globex", "message_id": "m_1", "project_id": "apollo", "finish_reason": "stop"}  # fmt: skip
-    async with joined(shared.edge, own, token) as client:
-        await client.say("a lie", **lie)
-        message = await client.until("message")
-        assert (message["user_id"], message["role"], message["session_id"]) == ("liar", "user", own)
-        assert message["message_id"] != "m_1"
-        assert message["id"] != "e_1"
-        assert not message["timestamp"].startswith("2000")
+        await many.until("replay_complete", lambda frame: "session_id" in frame)
+        await events.until("replay_complete")
+        async with joined(shared.edge, session_id, prey) as speaker:
+            await speaker.send("typing")
+            await speaker.say(SECRET)
+            await speaker.until("turn_end")
+        for frame in ({"type": "message", "content": "x"}, {"type": "cancel"}, {"type": "typing"}):
+            await many.connection.send(json.dumps(frame | {"session_id": session_id}))
+            assert (await many.until("error"))["code"] == "bad_request"
+        await client.say("a sign")
         await client.until("turn_end")
-        await client.say("elsewhere", session_id=other, request_id="r")
-        assert (await client.until("error"))["code"] == "bad_request"
-        twice = '{"type":"ping","type":"message","content":"which one?","content":"the last"}'
-        await client.connection.send(twice)
-        for type_ in ("stream_end", "turn_end", "session_updated", "snapshot", "connected", "tool_result"):
-            await client.send(type_, reply_to="m", status="completed", request_id=type_)
-            assert (await client.until("error", lambda error: "request_id" in error))["code"] == "unknown_type"
-    async with joined(shared.edge, other, token, after="0") as client:
-        assert client.of("message") == []
-
-
-@pytest.fixture
-async def reader(shared: System) -> AsyncIterator[Broker]:
-    """Who reads the log as it is."""
-    async with connect(shared.nats.url, "edge", seed_file=shared.nats.seed("edge")) as broker:
-        yield broker
-
-
-async def test_nothing_of_a_client_becomes_a_header_in_the_log(shared: System, reader: Broker) -> None:
-    """Issue: not a header of its request, and nothing that it puts in a field with a line break."""
-    token = shared.token(user="header")
-    own = await new_session(shared.edge, token)
-    break_in = "x\r\nNats-Rollup: all\r\nNats-Msg-Id: stolen"
-    planted = {
-        "Nats-Msg-Id": "stolen", "Nats-Rollup": "all", "Nats-TTL": "1s", "X-Evil": "canary-header",
-        "traceparent": "00-zz-zz-01", "tracestate": "evil=canary-header", "X-Forwarded-For": "canary-header",
-        "User-Agent": "canary-header",
-    }  # fmt: skip
-    url = f"{shared.edge}/api/v1/sessions/{own}/ws?device={quote(break_in)}"
-    async with socket_at(url, authorization=f"Bearer {token}", **planted) as client:
-        await client.until("replay_complete")
-        await client.say(break_in, request_id=break_in, metadata={"Nats-Rollup": "all", break_in: break_in})
-        assert (await client.until("message_accepted"))["request_id"] == break_in
-        await client.until("turn_end")
-        shown = await http("GET", f"{shared.edge}/api/v1/sessions/{own}/connections", token=token)
-        assert "\n" not in shown.json["items"][0]["device"]
-    _raw(shared.edge, own, token, planted)
-    number = 0
-    async for records in read(reader, LOG_ALL, 0):
-        for record in records:
-            names = {line.partition(b":")[0].decode() for line in record.headers.splitlines()[1:] if line}
-            assert names <= HEADERS | OF_A_READ
-            assert b"canary-header" not in record.headers
-            assert b"stolen" not in record.headers
-            number += 1
-    assert number > 20
-
-
-def _raw(edge: str, session_id: str, token: str, headers: dict[str, str]) -> None:
-    """A request with those headers, and a line break in one more."""
-    host, port = edge.removeprefix("http://").split(":")
-    body = b'{"content":"raw"}'
-    lines = [f"POST /api/v1/sessions/{session_id}/messages HTTP/1.1", f"Host: {host}:{port}", "Connection: close",
-             f"Authorization: Bearer {token}", f"Content-Length: {len(body)}", "Content-Type: application/json",
-             *(f"{name}: {value}" for name, value in headers.items())]  # fmt: skip
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-    assert answer.startswith(b"HTTP/1.1 202"), answer
+        await many.until("turn_end")
+        await events.until("turn_end")
+        await chunks.until("stream_chunk", lambda frame: bool(frame["is_final"]))
+        for follower in (client, many, events, chunks, told):
+            assert SECRET not in json.dumps(follower.frames)
+            assert not follower.of("typing")

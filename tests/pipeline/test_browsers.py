@@ -1,6 +1,7 @@
 """What a browser is told: which pages may call, and what a page of the edge's own may do."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -103,3 +104,37 @@ async def test_whatever_is_sent_has_the_security_headers(listing: System, client
         assert "default-src 'self'" in headers["content-security-policy"]
         assert "server" not in headers
     assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 200, 404, 200, 401, 200]
+
+
+async def test_what_is_answered_is_kept_by_nobody_on_the_way(listing: System, client: httpx.AsyncClient) -> None:
+    """Standard: RFC 9111; a cache knows that `Authorization` is secret, but not that `X-API-Key` or `?token=` is."""
+    token = listing.token()
+    session_id = await new_session(listing.edge, token)
+    api = f"{listing.edge}/api/v1/sessions"
+    for path in ("", f"/{session_id}", f"/{session_id}/messages", f"/{session_id}/events", "/nowhere"):
+        answer = await client.get(f"{api}{path}?token={token}", headers={"accept": "application/json"})
+        assert answer.headers["cache-control"] == "no-store", path
+    assert (await client.get(api)).headers["cache-control"] == "no-store"  # 401
+    async with client.stream("GET", f"{api}/{session_id}/events?token={token}") as stream:
+        assert stream.headers["cache-control"] == "no-cache, no-transform"
+
+
+@pytest.mark.parametrize("name", ["..%2fapp.py", "%2e%2e/app.py", "..%5capp.py", "/etc/passwd", "%00", "x" * 5000])
+async def test_a_page_that_could_be_a_file_elsewhere_is_not_found(
+    listing: System, client: httpx.AsyncClient, name: str
+) -> None:
+    """Anybody may ask for pages: what is there is the folder's, and no name is an error of the edge's."""
+    answer = await client.get(f"{listing.edge}/page/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "bad_request")
+    assert "request failed" not in listing["edge"].log.read_text()
+
+
+async def test_without_a_list_no_other_origin_is_let_in(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    """Our choice: the edge's own pages work, and nobody else's."""
+    async with system(tmp_path, services=("edge",)) as closed:
+        url, token = f"{closed.edge}/api/v1/sessions", closed.token()
+        asked = {"origin": LISTED, "access-control-request-method": "GET"}
+        assert "access-control-allow-origin" not in (await client.options(url, headers=asked)).headers
+        for origin, status in ((LISTED, 403), (closed.edge, 200)):
+            headers = {"authorization": f"Bearer {token}", "origin": origin}
+            assert (await client.get(url, headers=headers)).status_code == status

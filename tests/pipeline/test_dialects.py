@@ -27,7 +27,7 @@ async def publish(shared: System) -> AsyncIterator[Publish]:
         number += 1
         headers = {"ce-specversion": "1.0", "ce-id": f"{id(outside)}-{number}", "ce-source": "test", "ce-type": type_}
         headers |= {f"ce-{name}": value for name, value in attributes.items()}
-        await outside.request(f"ingest.acme.test.{type_}", json.dumps(data).encode(), headers=headers)
+        await outside.request(f"ingest.acme.test.{type_}", json.dumps(data).encode(), headers=headers, timeout=10)
 
     yield one
     await outside.close()

@@ -1,6 +1,8 @@
 """Who a client is, end to end: keys, tickets, expiry and revocation, on two edges and over every transport."""
 
+import argparse
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,9 +11,9 @@ import httpx
 import pytest
 
 from broker.connect import Broker, connect
+from contracts.credentials import NewKey
 from millrace import keys
-from millrace.tokens import revoke_token, revoke_user
-from tests.edge.identity.callers import create
+from millrace.tokens import Rights, revoke_token, revoke_user
 from tests.edge.identity.issuer import document, jwk
 from tests.edge.identity.issuer import token as signed
 from tests.harness.client import WITHIN, Client, http, joined, new_session, open_socket, socket_at
@@ -39,16 +41,19 @@ class Crowd:
     async def gather(self, stack: AsyncExitStack, shared: System, session_id: str, header: dict[str, str]) -> None:
         """Open one of each."""
         enter = stack.enter_async_context
-        for edge in (shared.edge, shared.services[-1].url):
-            one = await enter(socket_at(f"{edge}/api/v1/sessions/{session_id}/ws", **header))
+        second = shared.services[-1].url
+        for edge, path in ((shared.edge, f"/api/v1/sessions/{session_id}/ws"), (second, f"/ws/agents/{session_id}")):
+            one = await enter(socket_at(edge + path, **header))
             many = await enter(socket_at(f"{edge}/api/v1/ws", **header))
+            project = await enter(socket_at(f"{edge}/ws/projects/apollo/status", **header))
             await many.send("subscribe", session_id=session_id)
-            self.sockets += [one, many]
-        stream = await enter(listening(f"{shared.edge}/api/v1/sessions/{session_id}/events", "", headers=header))
-        self.streams.append(stream)
-        for client in self.sockets:
-            await client.until("replay_complete", lambda frame: "session_id" in frame)
-        await stream.until("replay_complete")
+            await many.until("replay_complete", lambda frame: "session_id" in frame)
+            for socket in (one, project):
+                await socket.send("ping")
+                await socket.until("pong")
+            self.sockets += [one, many, project]
+        for path in (f"/sessions/{session_id}/events", "/sse", "/sse/llm"):
+            self.streams.append(await enter(listening(f"{shared.edge}/api/v1{path}", "", headers=header)))
 
     async def is_sent_away(self, code: str) -> None:
         """Every one of them, with 4001, and that code where there is room for it."""
@@ -56,6 +61,15 @@ class Crowd:
         assert {client.connection.close_reason for client in self.sockets} == {code}
         for stream in self.streams:
             assert (await stream.rest())[-1]["code"] == code
+
+
+async def _created(operator: Broker, *arguments: str) -> NewKey:
+    """A key, by what `millrace keys create` does."""
+    parser = argparse.ArgumentParser()
+    keys.add_arguments(parser)
+    new, args = NewKey.make(), parser.parse_args(["create", *arguments])
+    await keys._create(operator, new, args, Rights.parse(args.scopes, args.projects))
+    return new
 
 
 async def _asks(shared: System, header: dict[str, str]) -> list[int]:
@@ -67,7 +81,7 @@ async def _asks(shared: System, header: dict[str, str]) -> list[int]:
 
 async def test_a_key_opens_everything_until_it_is_revoked(shared: System, operator: Broker) -> None:
     """Issue: on every edge, whatever is open ends with 4001, and nothing new is let in."""
-    key = await create(operator, user_id="kay", scopes=("read", "write"))
+    key = await _created(operator, "--tenant", "acme", "--user", "kay", "--name", "a test")
     header = {"x-api-key": key.text}
     session_id = await new_session(shared.edge, shared.token(user="kay"))
     assert await _asks(shared, header) == [200, 200]
@@ -109,6 +123,30 @@ async def test_whatever_is_open_ends_with_its_token(shared: System) -> None:
         crowd = Crowd()
         await crowd.gather(stack, shared, session_id, {"authorization": f"Bearer {short}"})
         await crowd.is_sent_away("token_expired")
+
+
+async def test_an_answer_is_not_told_to_whoever_may_no_longer_ask(shared: System, operator: Broker) -> None:
+    """Issue: every request; one that waits for its turn's end, or streams it, outlives no revocation."""
+    token, lasting = shared.token(user="walt", jti="of-walt"), shared.token(user="walt", jti="another")
+    sessions = [await new_session(shared.edge, token) for _ in range(2)]
+    waits, streams = [f"{shared.edge}/api/v1/sessions/{name}/messages" for name in sessions]
+    program = {"content": json.dumps([{"say": "canary-answer"}, {"sleep_ms": 60_000}])}
+    bearer = {"authorization": f"Bearer {token}"}
+    async with (
+        joined(shared.edge, sessions[0], lasting) as witness,
+        listening(streams, "", method="POST", json=program, headers=bearer) as stream,
+    ):
+        waiting = asyncio.create_task(http("POST", f"{waits}?wait=true", program, token=token))
+        await witness.until("stream_delta")
+        await stream.until("stream_delta")
+        await revoke_token(operator, "acme", "of-walt")
+        assert (await stream.rest())[-1]["code"] == "unauthorized"
+        await witness.send("cancel")
+        await witness.until("turn_end")
+        answer = await waiting
+        assert answer.status == 202
+        assert "canary-answer" not in answer.body.decode()
+    await http("POST", f"{shared.edge}/api/v1/sessions/{sessions[1]}/cancel", token=lasting)
 
 
 async def test_a_token_is_refreshed_in_place_and_only_by_its_own_user(shared: System) -> None:

@@ -23,6 +23,34 @@ async def test_sessions_of_the_same_id_in_two_tenants_share_nothing(shared: Syst
             assert not client.of("message")
 
 
+async def test_sessions_of_the_same_id_in_two_tenants_are_apart_live(shared: System) -> None:
+    """What is said, who types, who is connected, and whose place a newcomer takes."""
+    acme, globex = shared.token(user="twin"), shared.token(tenant="globex", user="twin")
+    for token in (acme, globex):
+        await new_session(shared.edge, token, session_id="twins")
+    async with (
+        joined(shared.edge, "twins", acme) as ours,
+        joined(shared.services[-1].url, "twins", acme) as witness,
+        joined(shared.edge, "twins", globex) as theirs,
+    ):
+        await ours.send("typing")
+        await witness.until("typing")
+        await ours.say("canary-acme")
+        await ours.until("turn_end")
+        async with joined(shared.edge, "twins", globex, takeover="all") as newer:
+            assert await theirs.closed() == 4000
+            shown = await http("GET", f"{shared.edge}/api/v1/sessions/twins/connections", token=globex)
+            assert len(shown.json["items"]) == 1
+            await newer.say("a sign")
+            await newer.until("turn_end")
+            for client in (theirs, newer):
+                assert "canary-acme" not in str(client.frames)
+                assert not client.of("typing")
+        await ours.send("ping")
+        await ours.until("pong")
+        assert "a sign" not in str(ours.frames)
+
+
 async def test_another_users_session_can_be_neither_read_nor_written(shared: System) -> None:
     """Also with a cursor that its owner was given, and by REST."""
     owner, thief = shared.token(user="victim"), shared.token(user="thief")

@@ -37,7 +37,7 @@ async def test_who_followed_one_turn_goes_on_without_missing_what_the_user_was_t
             listening(path, token, method="POST", json={"content": program}) as stream,
         ):
             asked = await stream.until("tool_approval_request")
-            await outside.request("ingest.acme.test.news", b'{"n":1}', headers=headers)
+            await outside.request("ingest.acme.test.news", b'{"n":1}', headers=headers, timeout=10)
             await elsewhere.until("external_event")
             decided = _api(shared, f"/sessions/{session_id}/approvals/{asked['tool_call_id']}")
             assert (await http("POST", decided, {"approved": False}, token=token)).status == 200

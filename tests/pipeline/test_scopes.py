@@ -1,13 +1,13 @@
-"""What credentials allow: scopes and projects, over every transport, live and in replay (WIRE: Identity)."""
+"""What credentials allow, over every transport (WIRE: Identity)."""
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from tests.harness.client import Client, http, joined, new_session, open_socket, socket_at
+from tests.harness.client import Client, http, joined, new_session, open_socket
 from tests.harness.multiplex import multiplexed
-from tests.harness.sse import listening
 from tests.harness.system import System
 
 pytestmark = pytest.mark.anyio
@@ -128,38 +128,52 @@ async def test_a_token_whose_scopes_are_none_of_ours_does_nothing(shared: System
     assert (await http("POST", f"{shared.edge}/api/v1/tickets", token=nobody)).status == 403
 
 
-async def test_a_project_that_a_token_does_not_list_is_never_shown(shared: System) -> None:
-    """Live, in replay, with the cursor of somebody who may see it, in pages, as SSE, and in the project's dialect."""
-    owner = shared.token(user="pia", projects=["apollo"])
-    blind = shared.token(user="pia", projects=["gemini"])
-    session_id = await new_session(shared.edge, owner, project_id="apollo")
-    refused = await http("POST", f"{shared.edge}/api/v1/sessions", {"project_id": "apollo"}, token=blind)
-    assert (refused.status, refused.json["code"]) == (403, "forbidden")
-    outside = await shared.nats.tenant_client("acme")
+async def test_who_may_only_approve_sees_what_there_is_to_decide(shared: System) -> None:
+    """WIRE: `approve` joins any session; whoever decides has to see on what."""
+    owner, approver = shared.token(user="olav"), shared.token(user="vito", scope="approve")
+    session_id = await new_session(shared.edge, owner)
+    call_id = await _asked(shared, session_id, owner)
+    async with joined(shared.edge, session_id, approver) as client:
+        assert client.of("snapshot")[0]["approvals"][0]["tool_call_id"] == call_id
+        for frame in SPEAKING:
+            assert await _refused(client, frame) == "forbidden"
+        await client.send("tool_approval", tool_call_id=call_id, approved=False)
+        assert (await client.until("tool_approval"))["decided_by"] == "vito"
+        await client.send("auth", token=shared.token(user="vito", scope="read write"))
+        assert (await client.until("error"))["code"] == "forbidden"
+    created = await http("POST", f"{shared.edge}/api/v1/sessions", {}, token=approver)
+    assert created.status == 403
+
+
+async def test_who_may_only_write_is_told_no_answer(shared: System) -> None:
+    """WIRE: `read` is to see one's sessions, and an answer is part of one."""
+    owner, writer = shared.token(user="wim"), shared.token(user="wim", scope="write")
+    session_id = await new_session(shared.edge, owner)
     url = f"{shared.edge}/api/v1/sessions/{session_id}"
-    headers = {"ce-specversion": "1.0", "ce-source": "test", "ce-type": "canary", "ce-projectid": "apollo"}
-    try:
-        async with (
-            joined(shared.edge, session_id, owner) as seeing,
-            joined(shared.edge, session_id, blind) as client,
-            listening(f"{url}/events", blind) as stream,
-        ):
-            begun = seeing.cursor
-            await outside.request("ingest.acme.test.canary", b"1", headers=headers | {"ce-id": "p1"})
-            assert (await seeing.until("external_event"))["project_id"] == "apollo"
-            await client.say("a sign")
-            await client.until("turn_end")
-            await stream.until("turn_end")
-            assert client.of("external_event") == stream.of("external_event") == []
-            knowing = seeing.cursor
-        for after in ("0", begun, knowing):
-            async with joined(shared.edge, session_id, blind, after=after) as client:
-                assert client.of("external_event") == []
-            page = await http("GET", f"{url}/events?after={after}", token=blind)
-            assert "canary" not in page.body.decode()
-        async with joined(shared.edge, session_id, owner, after=begun) as client:
-            assert len(client.of("external_event")) == 1
-        async with socket_at(f"{shared.edge}/ws/projects/apollo/status?token={blind}") as client:
-            assert await client.closed() == 4003
-    finally:
-        await outside.close()
+    for path, accept in (("?wait=true", "application/json"), ("", "text/event-stream")):
+        refused = await http("POST", f"{url}/messages{path}", {"content": "may I?"}, token=writer, accept=accept)
+        assert (refused.status, refused.json["code"]) == (403, "forbidden")
+    assert (await http("POST", f"{url}/messages", {"content": "fire"}, token=writer)).status == 202
+    for path in ("", "/messages", "/events", "/approvals", "/connections"):
+        assert (await http("GET", url + path, token=writer)).status == 403, path
+    async with open_socket(shared.edge, session_id, writer) as client:
+        assert await client.closed() == 4003
+    await _nothing_was_done(shared, session_id, owner)
+
+
+async def test_who_joins_somebody_elses_session_takes_no_place_there(shared: System) -> None:
+    """Our choice: to approve is neither to speak nor to send the owner away; an admin may."""
+    owner, approver = shared.token(user="omar"), shared.token(user="vera", scope="read approve")
+    session_id = await new_session(shared.edge, owner)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(joined(shared.edge, session_id, owner)) for _ in range(4)]
+        async with joined(shared.edge, session_id, approver, takeover="all"):
+            for takeover in ("true", "all"):
+                async with open_socket(shared.edge, session_id, approver, takeover=takeover) as another:
+                    assert await another.closed() == 4029
+            for client in clients:
+                await client.send("ping")
+                await client.until("pong")
+            admin = shared.token(user="root", scope="admin")
+            await stack.enter_async_context(joined(shared.edge, session_id, admin, takeover="all"))
+            assert [await client.closed() for client in clients] == [4000] * 4

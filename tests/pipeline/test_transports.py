@@ -164,7 +164,7 @@ async def test_the_user_is_told_once_a_socket_however_many_sessions_it_carries(s
                 await many.until("replay_complete", of(session_id))
             headers = {"ce-specversion": "1.0", "ce-id": "once", "ce-source": "test", "ce-type": "news",
                        "ce-userid": "told"}  # fmt: skip
-            await outside.request("ingest.acme.test.news", b'{"n":1}', headers=headers)
+            await outside.request("ingest.acme.test.news", b'{"n":1}', headers=headers, timeout=10)
             await many.until("external_event")
             await many.send("ping")
             await many.until("pong")
