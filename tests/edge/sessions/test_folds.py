@@ -1,8 +1,6 @@
 """Kept folds: they make joining cheap and decide nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -16,31 +14,10 @@ from contracts.view import View
 from edge import folds, history, snapshot
 from edge.folds import KEEP_AFTER
 from tests.contracts import facts as a
-from tests.edge.writers import Writers, kept_upto, turn, turns, updated, writing
+from tests.edge.sessions.writers import Writers, kept_upto, turn, turns, updated, writing
 from tests.harness.counted import Counted, counted
 
 pytestmark = pytest.mark.anyio
-
-names = count()
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """The broker lives as long as the file, so its loop does too."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Writers]:
-    """A log, and those who write it."""
-    async with writing(tmp_path_factory.mktemp("folds")) as writers:
-        yield writers
-
-
-@pytest.fixture
-def topic() -> Topic:
-    """A session of the test's own."""
-    return Topic.session("acme", f"s{next(names)}")
 
 
 async def joined(log: Writers, topic: Topic) -> tuple[dict[str, Any], Counted]:

@@ -1,7 +1,5 @@
 """History: pages of messages and answers back to the first one, each shown once."""
 
-from collections.abc import AsyncIterator
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -13,33 +11,12 @@ from contracts.errors import Code, MillraceError
 from contracts.subjects import Topic
 from edge import folds, history, snapshot
 from tests.contracts import facts as a
-from tests.edge.writers import Writers, kept_upto, turns, updated, writing
+from tests.edge.sessions.writers import Writers, kept_upto, turns, updated
 from tests.harness.counted import counted
 
 pytestmark = pytest.mark.anyio
 
-names = count()
-
 Page = tuple[list[str], str | None]
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """The broker lives as long as the file, so its loop does too."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Writers]:
-    """A log, and those who write it."""
-    async with writing(tmp_path_factory.mktemp("history")) as writers:
-        yield writers
-
-
-@pytest.fixture
-def topic() -> Topic:
-    """A session of the test's own."""
-    return Topic.session("acme", f"s{next(names)}")
 
 
 async def page(log: Writers, topic: Topic, before: str | None, limit: int) -> Page:

@@ -1,8 +1,7 @@
 """Sessions: created once, listed for their owner, changed by their owner alone, deleted for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,37 +13,20 @@ from contracts.subjects import Topic
 from edge import folds, sessions
 from edge.principal import Principal
 from tests.contracts import facts as a
-from tests.edge.writers import Writers, caller, create, kept_upto, listed, new, refused, turns, updated, writing
+from tests.edge.sessions.writers import (
+    Writers,
+    caller,
+    create,
+    kept_upto,
+    listed,
+    new,
+    refused,
+    turns,
+    updated,
+)
 from tests.harness.counted import counted
 
 pytestmark = pytest.mark.anyio
-
-names = count()
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """The broker lives as long as the file, so its loop does too."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Writers]:
-    """A log, and those who write it."""
-    async with writing(tmp_path_factory.mktemp("sessions")) as writers:
-        yield writers
-
-
-@pytest.fixture
-def ann() -> Principal:
-    """A user of the test's own."""
-    return caller(f"ann{next(names)}")
-
-
-@pytest.fixture
-def bob() -> Principal:
-    """Another one."""
-    return caller(f"bob{next(names)}")
 
 
 async def told(log: Writers, topic: Topic) -> list[events.AnyEvent | None]:

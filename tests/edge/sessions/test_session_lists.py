@@ -1,8 +1,6 @@
 """Lists of sessions: one's own, newest first, a page at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from itertools import count
 
 import pytest
 
@@ -11,36 +9,9 @@ from contracts.errors import Code
 from contracts.subjects import Topic
 from edge import sessions
 from edge.principal import Principal
-from tests.edge.writers import Writers, caller, create, listed, refused, writing
+from tests.edge.sessions.writers import Writers, create, listed, refused
 
 pytestmark = pytest.mark.anyio
-
-names = count()
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """The broker lives as long as the file, so its loop does too."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Writers]:
-    """A log, and those who write it."""
-    async with writing(tmp_path_factory.mktemp("sessions")) as writers:
-        yield writers
-
-
-@pytest.fixture
-def ann() -> Principal:
-    """A user of the test's own."""
-    return caller(f"ann{next(names)}")
-
-
-@pytest.fixture
-def bob() -> Principal:
-    """Another one."""
-    return caller(f"bob{next(names)}")
 
 
 async def test_ones_sessions_are_listed_newest_first_a_page_at_a_time(
