@@ -17,7 +17,7 @@ ifdef COVERAGE
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report >.coverage.txt || { cat .coverage.txt; exit 1; }
+	@$(BIN)/coverage report >covered.txt || { cat covered.txt; exit 1; }
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
