@@ -12,7 +12,10 @@ ARRIVAL = 20.0
 """Seconds that a request has to arrive, body included, from its first byte; the first from the connection's start."""
 
 HEAD_BYTES = 32 * 1024
-"""Bytes of a request's line and headers; a token takes a few hundred."""
+"""Bytes of a request's line and headers, and of whatever else comes that is no body; a token takes a few hundred."""
+
+MOST_WAITING = 32
+"""Requests of a connection that may wait for the answers to those before them."""
 
 HIGH_WATER = 64 * 1024
 """Bytes that the transport may hold before a response waits."""
@@ -24,6 +27,7 @@ class BoundedHttp(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _arriving = False
     _head = 0
+    _in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request has to come soon."""
@@ -37,16 +41,24 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse it; an endless head ends the connection."""
+        """Parse it; an endless head ends the connection, and so do endless trailers."""
         if self._deadline is None and not self._arriving:
             self._expect()
+        self._in_body = False
         super().data_received(data)
-        if self._arriving or self.transport.is_closing() or self.transport.get_protocol() is not self:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         if self._deadline:
-            self._head += len(data)
+            self._head = 0 if self._in_body else self._head + len(data)
             if self._head > HEAD_BYTES:
                 self.send_400_response("The request's head is too large.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what came; in the middle of another answer the connection just ends."""
+        if self.pipeline or (self.cycle and self.cycle.response_started and not self.cycle.response_complete):
+            self.abort()
+        else:
+            super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         """A request begins, or what follows the last one in the same packet."""
@@ -59,10 +71,17 @@ class BoundedHttp(HttpToolsProtocol):
         """The application sees the request."""
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             raise ValueError("the request's head is too large")  # answered with 400
+        if len(self.pipeline) >= MOST_WAITING:
+            raise ValueError("too many requests at once")
         self._arriving = True
         extensions: dict[str, Any] = {"millrace.http": self}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Its size is for the application to judge."""
+        self._in_body = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is there as a whole."""

@@ -5,6 +5,7 @@ long as the transport has room. `heard` is when the client last gave a sign of l
 """
 
 import asyncio
+import codecs
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +13,9 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from broker.settings import Settings
 from contracts.config import Limits
@@ -24,6 +27,10 @@ HIGH_WATER = 64 * 1024
 CLOSING = 5.0
 """Seconds that a client has to answer a close frame and to take what it was sent, before its connection is cut.
 A transport that is closed first writes what it holds: to a client that reads nothing it would be open for ever."""
+
+PIECE = 1024
+"""Bytes that are parsed at once; what follows waits until the application has taken the messages in them.
+Inflated, those may be a thousand times as large."""
 
 COMPRESS_FROM = 512
 """Bytes of a frame from which on it is compressed: a smaller one gains little by itself."""
@@ -37,6 +44,8 @@ DEFLATE = ServerPerMessageDeflateFactory(
 """Each message is compressed by itself, so that what many sockets are sent is compressed once. 4 KiB windows."""
 
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
+
+_Utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
@@ -72,19 +81,37 @@ def protocols(settings: Settings, limits: Limits) -> dict[str, Any]:
     }
 
 
+class Frames(ServerProtocol):
+    """The library's reading of frames, where the standard is stricter or asks for more."""
+
+    _text: codecs.IncrementalDecoder | None = None
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a close frame in mid-message (RFC 6455, 5.4), and refuse a fragment that is no UTF-8 (8.1) at once."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._text = _Utf8() if frame.opcode is Opcode.TEXT else None
+        if self._text and frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            self._text.decode(frame.data, frame.fin)  # what it raises closes with 1007
+
+
 class EdgeWebSocket(WebSocketsSansIOProtocol):
     """One WebSocket. Found by the application in `scope["extensions"]["millrace.socket"]`."""
 
     on_room: Callable[[], None] | None = None
     _heard: float = 0.0
     _window_bits = 0
+    _pong = b""
     _cut: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.close_timeout = CLOSING
-        if self.config.ws_per_message_deflate:
-            self.conn.available_extensions = [DEFLATE]
+        extensions = [DEFLATE] if self.config.ws_per_message_deflate else []
+        self.conn = Frames(extensions=extensions, max_size=self.config.ws_max_size, logger=self.logger)
+        self._unparsed = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what the transport holds."""
@@ -105,11 +132,45 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Whatever comes is a sign of life."""
         self._heard = self.loop.time()
-        super().data_received(data)
+        self._unparsed += data
+        self._parse()
+
+    async def receive(self) -> Any:
+        """What came, and then what follows it."""
+        message = await super().receive()
+        self._parse()
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Send; after a close, what the client says is read on until it answers that."""
+        await super().send(message)
+        self._parse()
+
+    def _parse(self) -> None:
+        while self._unparsed and not (self.read_paused or self.transport.is_closing()):
+            piece = bytes(self._unparsed[:PIECE])
+            del self._unparsed[:PIECE]
+            super().data_received(piece)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Keep the fragment; empty ones could come without end."""
+        if event.data or event.fin:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Answer it; while there is no room, only the last one, once there is (RFC 6455, 5.5.3)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.has_room:
+            self.transport.write(pong)
+        elif pong:
+            self._pong = pong
 
     def resume_writing(self) -> None:
         """There is room again."""
         super().resume_writing()
+        if self._pong and self.is_open:
+            self.transport.write(self._pong)
+        self._pong = b""
         if self.on_room:
             self.on_room()
 

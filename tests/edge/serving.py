@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,6 +34,20 @@ async def echo(_scope: dict[str, Any], receive: Receive, send: Send) -> None:
     while (message := await receive())["type"] == "websocket.receive":
         said = {name: message[name] for name in ("text", "bytes") if message.get(name) is not None}
         await send({"type": "websocket.send", **said})
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    """A client's frame whose first byte is that; the mask is zero, which leaves the payload as it is."""
+    length = len(payload)
+    if length < 126:
+        return bytes((first, 0x80 | length)) + bytes(4) + payload
+    return bytes((first, 0x80 | 126)) + length.to_bytes(2, "big") + bytes(4) + payload
+
+
+def deflated(payload: bytes) -> bytes:
+    """The payload as a message by itself has it (RFC 7692, 7.2.1)."""
+    deflate = zlib.compressobj(wbits=-12)
+    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
 
 
 class Held:

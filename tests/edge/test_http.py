@@ -63,7 +63,8 @@ async def _exchange(port: int, *pieces: bytes) -> bytes:
         writer.write(piece)
         await writer.drain()
     try:
-        return await reader.read()
+        async with asyncio.timeout(15):
+            return await reader.read()
     except ConnectionResetError:
         return b""
     finally:
@@ -131,6 +132,33 @@ async def test_a_large_body_is_none_of_the_heads(answering: Answering) -> None:
         head = b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         answered = await _exchange(port, head, body)
     assert answered.endswith(b"\r\n\r\n%d" % len(body))
+
+
+async def test_trailers_without_end_are_cut_off(answering: Answering) -> None:
+    """What follows a body in chunks is no body; it is bounded as a head is."""
+    async with served(answering) as port:
+        head = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+        answered = await _exchange(port, head, *[b"A: x\r\n" * http.HEAD_BYTES] * 8)
+    assert answered.startswith(b"HTTP/1.1 400") or answered == b""
+    assert all(len(protocol.headers) < 8 * http.HEAD_BYTES for protocol in answering.protocols)
+
+
+async def test_a_body_in_small_chunks_is_taken(answering: Answering) -> None:
+    """Their sizes are more than what they carry, and no head either."""
+    async with served(answering) as port:
+        head = b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        answered = await _exchange(port, head, b"1\r\nx\r\n" * 2 * http.HEAD_BYTES, b"0\r\n\r\n")
+    assert answered.endswith(b"\r\n\r\n%d" % (2 * http.HEAD_BYTES))
+
+
+async def test_requests_that_do_not_wait_for_their_answers_are_bounded(answering: Answering) -> None:
+    """Each takes some kilobytes until the first is answered; that answer is not broken into by a refusal."""
+    async with served(answering) as port:
+        stream = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
+        answered = await _exchange(port, stream, b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n" * 2 * http.MOST_WAITING)
+    assert answering.seen == ["/stream"]
+    assert b"HTTP/1.1 400" not in answered
+    assert all(len(protocol.pipeline) <= http.MOST_WAITING for protocol in answering.protocols)
 
 
 async def test_an_answer_that_nobody_reads_can_be_cut_off(answering: Answering) -> None:
