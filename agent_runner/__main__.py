@@ -4,16 +4,16 @@ import sys
 
 from agent_runner.agents import Agents
 from agent_runner.runner import hold_message
+from agent_runner.state import State
 from broker.consume import Delivery, consume
 from broker.hold import Folded
 from broker.process import Process, main
 from contracts import streams
-from contracts.session import Session
 
 
 async def run(process: Process) -> None:
     """Hold messages until told to stop, then give back what is held."""
-    agents, folded = Agents(process.config), Folded(Session)
+    agents, folded = Agents(process.config), Folded(State)
 
     async def hold(delivery: Delivery) -> None:
         await hold_message(process.broker, delivery, folded, agents)

@@ -7,6 +7,7 @@ from agent_runner import decide
 from agent_runner.agents import Agents
 from agent_runner.decide import CloseAnswer, Outcome
 from agent_runner.script import ScriptFailed
+from agent_runner.state import State
 from agent_runner.turn import Interrupted, Turn
 from broker import metrics, telemetry
 from broker.acts import Act, Perform, Put
@@ -16,7 +17,6 @@ from broker.hold import Folded, Hold, holding, settle, work_while
 from contracts import events
 from contracts.errors import Code, MillraceError
 from contracts.events import Failure
-from contracts.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 class MessageHolder:
     """What an agent runner does with the message that it holds."""
 
-    def __init__(self, hold: Hold[Session], message: events.Message, agents: Agents) -> None:
+    def __init__(self, hold: Hold[State], message: events.Message, agents: Agents) -> None:
         self.hold = hold
         self.holding = decide.Holding(hold.topic.id, message.message_id, hold.delivery.seq)
         self._agents = agents
         self._closing: CloseAnswer | None = None
-        decide.first_look(hold.state, self.holding)
+        decide.first_look(hold.state.session, self.holding)
 
     @property
     def is_done(self) -> bool:
@@ -38,7 +38,7 @@ class MessageHolder:
 
     def decide(self) -> Act:
         """The next act. An answer that is still open is closed by `perform`, before its turn ends."""
-        act = decide.decide(self.hold.state, self.holding)
+        act = decide.decide(self.hold.state.session, self.holding)
         self._closing = act if isinstance(act, CloseAnswer) else None
         return Perform() if isinstance(act, CloseAnswer) else act
 
@@ -50,7 +50,7 @@ class MessageHolder:
             self._count(put.event)
 
     def _count(self, end: events.TurnEnd) -> None:
-        agent = self._agents.name_of(self.hold.state)
+        agent = self._agents.name_of(self.hold.state.session)
         took = self.hold.broker.now() - self.hold.delivery.stored_at
         metrics.RESPONSE_TIME.labels(agent, end.status).observe(took)
         for name, kind in (("input_tokens", "input"), ("output_tokens", "output")):
@@ -61,7 +61,7 @@ class MessageHolder:
         """Give the claim back, so that the next attempt is not counted as one after a failure."""
         if not self.holding.claim:
             return True
-        while put := decide.release(self.hold.state, self.holding):
+        while put := decide.release(self.hold.state.session, self.holding):
             if await self.hold.append(put.event) is not None:
                 return True
         return False
@@ -72,7 +72,7 @@ class MessageHolder:
 
     async def perform(self) -> None:
         """Run the agent until it is done or the log says that it is to stop."""
-        turn = Turn(self.hold, self.holding, self._agents.name_of(self.hold.state))
+        turn = Turn(self.hold, self.holding, self._agents.name_of(self.hold.state.session))
         if self._closing:
             await turn.close(self._closing.message_id, self._closing.finish_reason)
             return
@@ -80,7 +80,7 @@ class MessageHolder:
             self.holding.outcome = await work_while(self.hold, self._run(turn), self._is_wanted)
 
     def _is_wanted(self) -> bool:
-        return not self.hold.stopping and isinstance(decide.decide(self.hold.state, self.holding), Perform)
+        return not self.hold.stopping and isinstance(decide.decide(self.hold.state.session, self.holding), Perform)
 
     async def _run(self, turn: Turn) -> Outcome:
         code, text, retryable = Code.AGENT_FAILED, "", False
@@ -101,7 +101,7 @@ class MessageHolder:
         return Outcome("failed", Failure(code, text, retryable))
 
 
-async def hold_message(broker: Broker, delivery: Delivery, folded: Folded[Session], agents: Agents) -> None:
+async def hold_message(broker: Broker, delivery: Delivery, folded: Folded[State], agents: Agents) -> None:
     """Hold a message until its turn has ended, or is somebody else's."""
     message = events.decode(delivery.data)
     if not isinstance(message, events.Message):
@@ -120,6 +120,6 @@ async def hold_message(broker: Broker, delivery: Delivery, folded: Folded[Sessio
         extra={
             "session_id": message.session_id,
             "message_id": message.message_id,
-            "status": hold.state.ended.get(message.message_id, "let go"),
+            "status": hold.state.session.ended.get(message.message_id, "let go"),
         },
     )

@@ -12,6 +12,7 @@ from typing import Any
 from agent_runner import decide
 from agent_runner.model import Piece, Said
 from agent_runner.outgoing import Kind, Outgoing
+from agent_runner.state import State
 from broker import telemetry
 from broker.acts import Perform
 from broker.connect import Unavailable
@@ -19,7 +20,6 @@ from broker.hold import Hold
 from broker.read import read
 from contracts import events, session
 from contracts.depth import is_too_deep
-from contracts.session import Session
 from contracts.subjects import Lane
 
 ROOM = 64 * 1024
@@ -33,8 +33,8 @@ class Interrupted(Exception):
 class Turn:
     """One attempt at one turn. Raises Interrupted from whatever is awaited once the turn is to end."""
 
-    def __init__(self, hold: Hold[Session], holding: decide.Holding, agent: str) -> None:
-        self.message = hold.state.turns[holding.message_id].message
+    def __init__(self, hold: Hold[State], holding: decide.Holding, agent: str) -> None:
+        self.message = hold.state.session.turns[holding.message_id].message
         self.usage: dict[str, int] = {}
         self.broker = hold.broker
         self.topic = hold.topic
@@ -111,7 +111,7 @@ class Turn:
             await self.status("waiting_tool", tool=tool)
         asked = False
         while (result := self._state.calls.get(call_id)) is None:
-            call_state = self._hold.state.calls[call_id]
+            call_state = self._hold.state.session.calls[call_id]
             if call_state.request and not call_state.decision and not asked:
                 asked = True
                 await self.status("waiting_approval", tool=tool)
@@ -158,7 +158,7 @@ class Turn:
 
         Whether any were taken in here, also by an earlier attempt: then the agent has not answered them yet.
         """
-        while put := decide.steer(self._hold.state, self._holding):
+        while put := decide.steer(self._hold.state.session, self._holding):
             await self._hold.append(put.event)
             self._check()
         return any(taken.after == self._closed for taken in self._state.steered.values())
@@ -186,7 +186,7 @@ class Turn:
 
     @property
     def _state(self) -> session.Turn:
-        turn = self._hold.state.turns.get(self._holding.message_id)
+        turn = self._hold.state.session.turns.get(self._holding.message_id)
         if turn is None:
             raise Interrupted
         return turn
@@ -212,7 +212,7 @@ class Turn:
         return events.StreamReset(**self._base, message_id=answer_id, attempt=attempt, reason="a new attempt")
 
     def _check(self) -> None:
-        if self._hold.stopping or not isinstance(decide.decide(self._hold.state, self._holding), Perform):
+        if self._hold.stopping or not isinstance(decide.decide(self._hold.state.session, self._holding), Perform):
             raise Interrupted
 
     async def _put(

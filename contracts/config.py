@@ -11,11 +11,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from contracts.events import Policy
+from contracts.streams import DELTA_TTL
 from contracts.subjects import is_token
 
 DEFAULT_EXPIRES = 300.0  # seconds that a person has to decide
 
 _Rate = Annotated[float, Meta(gt=0, le=1e9)]
+_Seconds = Annotated[float, Meta(gt=0, le=DELTA_TTL)]
 _Glob = Annotated[str, Meta(min_length=1)]
 _T = TypeVar("_T")
 _DEMO_INHERITS = ("MILLRACE_DEMO_NOTES", "PYTHONPATH")  # by itself a stdio server inherits nothing
@@ -38,6 +41,20 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
     instructions: str = ""
     tools: tuple[_Glob, ...] = ()  # what it may call: globs on "server.tool"
     run: str | None = None  # "module:function"
+    group: str = "default"  # which runners run it: a consumer of its own for each group
+    policy: Policy = "enqueue"  # of a message that names none
+    context_tokens: Annotated[int, Meta(ge=256, le=10_000_000)] = 32_000  # what a prompt may have, estimated
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None  # of one response
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    first_seconds: _Seconds = 300.0  # until a response begins: a model that thinks silently needs long
+    idle_seconds: _Seconds = 60.0  # from one piece of a response to the next
+    request_seconds: _Seconds = 600.0  # a whole response
+    turn_seconds: _Seconds = 3600.0  # a whole turn, also what it waits
+    tries: Annotated[int, Meta(ge=1, le=100)] = 4  # of one model request
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 5  # of a turn without a finished step between
+    max_requests: Annotated[int, Meta(ge=1)] = 50  # to the model, in a turn
+    max_calls: Annotated[int, Meta(ge=1)] = 200  # of tools, in a turn
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 * 1024 * 1024  # of answers, in a turn
 
     def __post_init__(self) -> None:
         """Refuse an agent that is neither or both, and references that cannot be resolved."""
@@ -45,6 +62,8 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("needs exactly one of `model` and `run`")
         if self.model is not None and not re.fullmatch(r"script|[^:\s]+:\S+", self.model):
             raise ValueError("`model` is `script` or `provider:name`")
+        if not is_token(self.group):
+            raise ValueError("`group` is a name [A-Za-z0-9_-]{1,64}")
         if self.run is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", self.run):
             raise ValueError("`run` is `module:function`")
 

@@ -24,6 +24,7 @@ class Code(StrEnum):
     LOG_FULL = "log_full"
     TURN_IN_PROGRESS = "turn_in_progress"
     TURN_TIMEOUT = "turn_timeout"
+    TURN_LIMIT = "turn_limit"
     AGENT_FAILED = "agent_failed"
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_RATE_LIMITED = "model_rate_limited"
@@ -100,6 +101,12 @@ CATALOGUE = MappingProxyType(
             "Wait for its `turn_end`, or enqueue.",
         ),
         Code.TURN_TIMEOUT: Entry(504, True, "The turn took longer than it may.", "Ask again, for less."),
+        Code.TURN_LIMIT: Entry(
+            500,
+            False,
+            "The agent reached a limit of its turn: model requests, tool calls or bytes.",
+            "Look at what it repeats; the limits are the agent's in `millrace.toml`.",
+        ),
         Code.AGENT_FAILED: Entry(500, False, "The agent raised an error.", "Look at the turn's trace."),
         Code.MODEL_UNAVAILABLE: Entry(
             502, True, "The model's provider cannot be reached or fails.", "Ask again later."

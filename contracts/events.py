@@ -178,10 +178,14 @@ class SteerMissed(Event, frozen=True, kw_only=True, tag="steer_missed"):
 
 
 class Step(Event, frozen=True, kw_only=True, tag="step"):
-    """The recorded outcome of a step, so that no later attempt does it again. Internal."""
+    """The recorded outcome of a step, so that no later attempt does it again. Internal.
+
+    `place` counts what the turn's agent did before it.
+    """
 
     reply_to: str
     name: str
+    place: int = 0
     result: Any = None
 
 

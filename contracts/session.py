@@ -45,7 +45,7 @@ class Turn(Struct):
     answers: dict[str, Answer] = field(default_factory=dict)
     calls: dict[str, events.ToolResult | None] = field(default_factory=dict)
     workflows: dict[str, events.WorkflowProgress] = field(default_factory=dict)
-    steps: dict[str, events.Step] = field(default_factory=dict)
+    steps: dict[int, events.Step] = field(default_factory=dict)
     steered: dict[str, Steer] = field(default_factory=dict)
 
     @property
@@ -199,6 +199,6 @@ def _apply_step(
         case events.StreamEnd(message_id=message_id):
             turn.answers[message_id] = Answer(message_id, seq, event)
             turn.failures = min(turn.failures, 1)
-        case events.Step(name=name):
-            turn.steps[name] = event
+        case events.Step(place=place):
+            turn.steps[place] = event
             turn.failures = min(turn.failures, 1)

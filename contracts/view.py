@@ -30,7 +30,7 @@ REPEATS = 1024
 LONG = 4096
 """Bytes of a message from which on a kept view holds its place only; it is read from the log again."""
 
-FORMAT = 1
+FORMAT = 2
 """Of a kept view. One of another format is not read: it is a cache."""
 
 

@@ -79,7 +79,7 @@ _EVENTS: tuple[events.Event, ...] = (
     ),
     events.SteerApplied(**_TURN, message_id="m_2"),
     events.SteerMissed(**_TURN, message_id="m_2"),
-    events.Step(**_TURN, name="search", result=[1, "two", None]),
+    events.Step(**_TURN, name="search", place=3, result=[1, "two", None]),
     events.ToolCall(**_CALL, tool="demo.add", arguments={"a": 1, "b": 2}),
     events.ToolApprovalRequest(**_CALL, tool="demo.note", arguments={"text": "x"}, expires_at=_LATER),
     events.ToolStarted(**_CALL, attempt=1),
