@@ -1,43 +1,61 @@
 """Agents: which one answers a session, by name, as millrace.toml has them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 
 from agent_runner import script
-from agent_runner.conversation import Conversation
+from agent_runner.converse import Offer, converse
+from agent_runner.journal import Journal
+from agent_runner.load import Function, load
 from agent_runner.model import Model, open_model
 from agent_runner.turn import Turn
-from broker.read import read
-from contracts import events
 from contracts.config import Agent, Config, ConfigError
 from contracts.errors import Code, MillraceError
 from contracts.session import Session
 
-Run = Callable[[Turn], Awaitable[None]]
+NOBODY = Agent(model="script")
+"""Whose limits hold for a session whose agent is not configured."""
 
 
 class Agents:
     """The agents of one process. A model is opened when its agent is first used, off the event loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, offer: Offer) -> None:
         self._config = config
+        self._offer = offer
+        self._functions: dict[str, Function] = {}
         self._models: dict[str, asyncio.Future[Model]] = {}
+
+    def load(self, groups: Iterable[str]) -> None:
+        """Import the agents in Python of those groups. Raises ConfigError."""
+        wanted = frozenset(groups)
+        for name, agent in self._config.agents.items():
+            if agent.run and agent.group in wanted:
+                self._functions[name] = load(name, agent)
 
     def name_of(self, session: Session) -> str:
         """The agent that a session was created with."""
         return (session.about and session.about.agent) or self._config.default_agent
 
-    async def run(self, name: str, turn: Turn) -> None:
-        """Run the agent of that name. Raises MillraceError where there is none, or it cannot be opened."""
+    def of(self, name: str) -> Agent:
+        """The agent of that name, for its settings."""
+        return self._config.agents.get(name, NOBODY)
+
+    async def run(self, journal: Journal) -> None:
+        """Run a turn. Raises MillraceError where there is no such agent, or it cannot be opened, or fails."""
+        name, turn = journal.name, Turn(journal)
         agent = self._config.agents.get(name)
         if agent is None:
             raise MillraceError(Code.AGENT_FAILED, f"there is no agent {name}")
         if agent.model == "script":
             await script.run(turn)
         elif agent.model:
-            await _converse(turn, agent, await self._model(name, agent))
+            await converse(turn, journal, await self._model(name, agent), self._offer)
+        elif name in self._functions:
+            await self._functions[name](turn)
         else:
-            raise MillraceError(Code.AGENT_FAILED, f"agent {name}: Python agents are not supported yet")
+            raise MillraceError(Code.AGENT_FAILED, f"the agent {name} is of the group {agent.group}: not run here")
+        journal.finish()
 
     async def _model(self, name: str, agent: Agent) -> Model:
         opening = self._models.get(name)
@@ -54,18 +72,3 @@ class Agents:
         for opening in self._models.values():
             if opening.done() and not opening.cancelled() and not opening.exception():
                 await opening.result().aclose()
-
-
-async def _converse(turn: Turn, agent: Agent, model: Model) -> None:
-    """Ask the model, and again where somebody steered the turn meanwhile."""
-    while True:
-        await turn.status("thinking")
-        conversation = Conversation()
-        async for records in read(turn.broker, turn.topic.facts, 0, turn.seq):
-            for record in records:
-                event = events.decode(record.data)
-                if event is not None:
-                    conversation.apply(record.seq, event)
-        await turn.answer(model.stream(conversation.entries(agent.instructions, turn.message.message_id)))
-        if not await turn.boundary():
-            return

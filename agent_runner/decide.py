@@ -1,13 +1,16 @@
 """What a holder of a message does next: pure decisions over the folded session."""
 
+from math import inf
 from typing import Any
 
 from msgspec import Struct
 
 from broker.acts import Act, Drop, Perform, Put, Settle, Wait
 from contracts import events
-from contracts.events import Failure, TurnStatus, new_id, timestamp
+from contracts.errors import Code
+from contracts.events import Failure, TurnStatus, new_id, timestamp, unix_time
 from contracts.session import Session, Turn
+from contracts.streams import DELTA_TTL
 
 
 class Outcome(Struct, frozen=True):
@@ -19,7 +22,10 @@ class Outcome(Struct, frozen=True):
 
 
 class Holding(Struct):
-    """What a holder knows beside the log: its trigger, the claim it found at its first look, its own claim."""
+    """What a holder knows beside the log: its trigger, the claim it found at its first look, its own claim.
+
+    `limit`: attempts without a finished step between. `seconds`: how long the turn may take from its first claim.
+    """
 
     session_id: str
     message_id: str
@@ -27,6 +33,7 @@ class Holding(Struct):
     joined: int = 0
     claim: int = 0
     limit: int = 5
+    seconds: float = DELTA_TTL
     outcome: Outcome | None = None
 
 
@@ -43,8 +50,8 @@ def first_look(session: Session, holding: Holding) -> None:
     holding.joined = turn.claim if turn else 0
 
 
-def decide(session: Session, holding: Holding) -> Act | CloseAnswer:  # noqa: PLR0911 - one return a rule
-    """The next act of the holder of a message."""
+def decide(session: Session, holding: Holding, now: float = 0) -> Act | CloseAnswer:  # noqa: PLR0911 - one return a rule
+    """The next act of the holder of a message. `now` is the broker's time."""
     turn = session.turns.get(holding.message_id)
     if turn is None or turn.seq != holding.trigger:
         return Settle()  # it has ended, or the same message stands earlier in the log
@@ -54,18 +61,33 @@ def decide(session: Session, holding: Holding) -> Act | CloseAnswer:  # noqa: PL
         return Drop()
     if session.first != holding.message_id:
         return Wait()
-    if not holding.claim:
-        if turn.failures >= holding.limit:
-            failure = Failure("agent_failed", f"{turn.failures} attempts ended without an answer")
-            return _end(turn, holding, Outcome("failed", failure), "error")
-        start = events.TurnStart(**_base(holding), reply_to=holding.message_id, attempt=turn.attempt + 1)
-        return Put(start, claim=True)
+    late = now >= deadline(turn, holding)
+    if not holding.claim and not late:
+        return _claim(turn, holding, now)
     if turn.stopping:
         return _end(turn, holding, Outcome("cancelled"), "cancelled")
+    if late and not holding.outcome:
+        failure = Failure(Code.TURN_TIMEOUT, f"the turn took more than {holding.seconds:g} s", retryable=True)
+        return _end(turn, holding, Outcome("failed", failure), "error")
+    if turn.aim:
+        return Put(events.SteerMissed(**base(holding), message_id=holding.message_id, reply_to=turn.aim))
     if holding.outcome:
         reason: events.FinishReason = "stop" if holding.outcome.status == "completed" else "error"
         return tell_steer(turn, holding) or _end(turn, holding, holding.outcome, reason)
     return Perform()
+
+
+def _claim(turn: Turn, holding: Holding, now: float) -> Put | CloseAnswer:
+    if turn.failures >= holding.limit:
+        failure = Failure(Code.AGENT_FAILED, f"{turn.failures} attempts ended without an answer", retryable=True)
+        return _end(turn, holding, Outcome("failed", failure), "error")
+    start = events.TurnStart(**{**reply(holding), "timestamp": timestamp(now)}, attempt=turn.attempt + 1)
+    return Put(start, claim=True)
+
+
+def deadline(turn: Turn, holding: Holding) -> float:
+    """When the turn is to be over: some time after its first attempt began, both in the broker's time."""
+    return unix_time(turn.began) + holding.seconds if turn.began else inf
 
 
 def steer(session: Session, holding: Holding) -> Put | None:
@@ -77,7 +99,7 @@ def steer(session: Session, holding: Holding) -> Put | None:
     turn = session.turns[holding.message_id]
     for message_id, other in session.turns.items():
         if other.seq > turn.seq and other.message.policy == "steer" and not other.stopping:
-            return Put(events.TurnEnd(**_base(holding), reply_to=message_id, status="steered"))
+            return Put(events.TurnEnd(**base(holding), reply_to=message_id, status="steered"))
     return tell_steer(turn, holding)
 
 
@@ -85,7 +107,7 @@ def tell_steer(turn: Turn, holding: Holding) -> Put | None:
     """The `steer_applied` of a message that was taken in, where it is missing."""
     for message_id, taken in turn.steered.items():
         if not taken.told:
-            return Put(events.SteerApplied(**_base(holding), message_id=message_id, reply_to=holding.message_id))
+            return Put(events.SteerApplied(**base(holding), message_id=message_id, reply_to=holding.message_id))
     return None
 
 
@@ -94,7 +116,7 @@ def release(session: Session, holding: Holding) -> Put | None:
     turn = session.turns.get(holding.message_id)
     if turn is None or not holding.claim or turn.claim != holding.claim:
         return None
-    return Put(events.TurnRelease(**_base(holding), reply_to=holding.message_id))
+    return Put(events.TurnRelease(**reply(holding)))
 
 
 def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishReason) -> Put | CloseAnswer:
@@ -102,8 +124,7 @@ def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishRe
         return CloseAnswer(answer.message_id, reason)
     return Put(
         events.TurnEnd(
-            **_base(holding),
-            reply_to=holding.message_id,
+            **reply(holding),
             status=outcome.status,
             error=outcome.error,
             usage=outcome.usage,
@@ -111,5 +132,11 @@ def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishRe
     )
 
 
-def _base(holding: Holding) -> dict[str, Any]:
+def base(holding: Holding) -> dict[str, Any]:
+    """What every event of the session has."""
     return {"id": new_id(), "timestamp": timestamp(), "session_id": holding.session_id}
+
+
+def reply(holding: Holding) -> dict[str, Any]:
+    """What every event of the turn has."""
+    return {**base(holding), "reply_to": holding.message_id}

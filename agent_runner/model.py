@@ -5,7 +5,8 @@
     429                                                                         model_rate_limited
     the conversation exceeds the model's context                                context_too_long
     the whole request takes too long                                            turn_timeout
-    401, 403, 404, exhausted quota, any other refusal; withheld by a filter     agent_failed
+    401, 403, 404, exhausted quota, any other refusal; withheld by a filter;    agent_failed
+    a tool whose schema is none
 
 A request is tried once: whoever holds the turn decides whether it is tried again. What the model or
 its server said is in no failure's text and in no span: there may be content or keys in it.
@@ -13,17 +14,22 @@ its server said is in no failure's text and in no span: there may be content or 
 
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 
-from agent_runner.conversation import Entry
+from agent_runner.prompt import Prompt, Use
 from contracts import events
 from contracts.config import Agent, ConfigError
 from contracts.errors import Code, MillraceError
 
-DEFAULT_KEY_ENV = "OPENAI_API_KEY"
+if TYPE_CHECKING:
+    from agent_runner.models.provider import Provider
+
+KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+"""The providers, and where each one's key is unless `api_key_env` says otherwise."""
+
 _NO_KEY = "none"  # servers that want no key get this one
 
 
@@ -35,21 +41,32 @@ class Piece(Struct, frozen=True):
 
 
 class Said(Struct, frozen=True):
-    """How a response ended. `usage` is None where the server does not tell."""
+    """How a response ended, and what it calls, in order.
+
+    `usage` is None where the server does not tell. `signature` goes back with the thinking, in `Assistant`. A call's
+    `tool_call_id` is empty. `finish_reason` is `tool_call` exactly if there are calls.
+    """
 
     finish_reason: events.FinishReason = "stop"
     usage: dict[str, int] | None = None
+    calls: tuple[Use, ...] = ()
+    signature: str | None = None
 
 
 class Timeouts(Struct, frozen=True):
     """How long a request may take, in seconds: to its first piece, from piece to piece, altogether.
 
-    A model that thinks silently needs long for the first piece.
+    Where a model thinks and does not show what, its next piece is a first one.
     """
 
-    first: float = 300.0
-    idle: float = 60.0
-    total: float = 600.0
+    first: float
+    idle: float
+    total: float
+
+    @classmethod
+    def of(cls, agent: Agent) -> "Timeouts":
+        """Those of an agent."""
+        return cls(agent.first_seconds, agent.idle_seconds, agent.request_seconds)
 
 
 class ModelFailure(MillraceError):
@@ -76,7 +93,7 @@ class ModelFailure(MillraceError):
 class Model(Protocol):
     """A language model. Many requests may run at once."""
 
-    def stream(self, conversation: Sequence[Entry]) -> AsyncGenerator[Piece | Said]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Piece | Said]:
         """The pieces of one response in order, then one Said. Raises ModelFailure.
 
         When the iterator is closed or the task that iterates is cancelled, the request ends and its
@@ -87,33 +104,42 @@ class Model(Protocol):
         """Close the connections; requests that run fail."""
 
 
-def open_model(
-    agent: Agent,
-    *,
-    env: Mapping[str, str] = os.environ,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-) -> Model:
-    """The model of an agent with `model = "openai:…"`: OpenAI's, or any compatible server's.
+def open_model(agent: Agent, *, env: Mapping[str, str] = os.environ) -> Model:
+    """The model of an agent with `model = "provider:name"`, at the provider's or at a compatible server.
 
     Connects to nothing. The first call imports pydantic-ai, which blocks for a second or two.
     Raises ConfigError.
     """
     provider, _, name = (agent.model or "").partition(":")
-    if provider != "openai" or not name:
-        raise ConfigError(f"model {agent.model!r}: the only provider is `openai:`")
+    if provider not in KEY_VARIABLES or not name:
+        known = ", ".join(f"`{known}:`" for known in KEY_VARIABLES)
+        raise ConfigError(f"model {agent.model!r}: the providers are {known}")
     if agent.base_url is not None and not re.match(r"https?://.", agent.base_url):
         raise ConfigError(f"model {agent.model!r}: `base_url` begins with http:// or https://")
     key = _key(agent, env)
-    from agent_runner.openai_model import OpenAIModel  # which imports this module
+    from agent_runner.models.stream import StreamedModel  # which imports this module
 
     try:
-        return OpenAIModel(agent, name, key, timeouts)
+        return StreamedModel(agent, _opener(provider)(agent, name, key))
     except ImportError as error:
-        raise ConfigError(f"model {agent.model!r} needs the extra `openai`: pip install 'millrace[openai]'") from error
+        extra = f"the extra `{provider}`: pip install 'millrace[{provider}]'"
+        raise ConfigError(f"model {agent.model!r} needs {extra}") from error
+
+
+def _opener(provider: str) -> "Callable[[Agent, str, str], Provider]":
+    from agent_runner.models.anthropic import Anthropic
+    from agent_runner.models.openai import OpenAI
+
+    return Anthropic if provider == "anthropic" else OpenAI
+
+
+def key_variable(agent: Agent) -> str | None:
+    """The variable with the agent's key. None: a server of one's own gets only a key that is meant for it."""
+    return agent.api_key_env or (None if agent.base_url else KEY_VARIABLES[(agent.model or "").partition(":")[0]])
 
 
 def _key(agent: Agent, env: Mapping[str, str]) -> str:
-    variable = agent.api_key_env or (None if agent.base_url else DEFAULT_KEY_ENV)
+    variable = key_variable(agent)
     if variable is None:
         return _NO_KEY
     key = env.get(variable, "").strip()

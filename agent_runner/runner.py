@@ -1,15 +1,16 @@
 """The holder of one message: claims its turn, runs the agent, ends the turn."""
 
+import asyncio
 import contextlib
 import logging
+from math import inf
 
-from agent_runner import decide
+from agent_runner import answer, decide
 from agent_runner.agents import Agents
 from agent_runner.decide import CloseAnswer, Outcome
-from agent_runner.script import ScriptFailed
+from agent_runner.journal import Interrupted, Journal
 from agent_runner.state import State
-from agent_runner.turn import Interrupted, Turn
-from broker import metrics, telemetry
+from broker import dead, metrics, telemetry
 from broker.acts import Act, Perform, Put
 from broker.connect import Broker
 from broker.consume import Delivery
@@ -26,9 +27,19 @@ class MessageHolder:
 
     def __init__(self, hold: Hold[State], message: events.Message, agents: Agents) -> None:
         self.hold = hold
-        self.holding = decide.Holding(hold.topic.id, message.message_id, hold.delivery.seq)
         self._agents = agents
+        self._name = agents.name_of(hold.state.session)
+        self._agent = agents.of(self._name)
+        self.holding = decide.Holding(
+            hold.topic.id,
+            message.message_id,
+            hold.delivery.seq,
+            limit=self._agent.attempts,
+            seconds=self._agent.turn_seconds,
+        )
         self._closing: CloseAnswer | None = None
+        self._burying: Failure | None = None
+        self._buried = False
         decide.first_look(hold.state.session, self.holding)
 
     @property
@@ -37,10 +48,17 @@ class MessageHolder:
         return self.holding.outcome is not None
 
     def decide(self) -> Act:
-        """The next act. An answer that is still open is closed by `perform`, before its turn ends."""
-        act = decide.decide(self.hold.state.session, self.holding)
-        self._closing = act if isinstance(act, CloseAnswer) else None
-        return Perform() if isinstance(act, CloseAnswer) else act
+        """The next act. What must be done before a turn ends is done by `perform`: its open answer, its letter."""
+        act = decide.decide(self.hold.state.session, self.holding, self.hold.broker.now())
+        self._closing = self._burying = None
+        match act:
+            case CloseAnswer():
+                self._closing = act
+                return Perform()
+            case Put(event=events.TurnEnd(error=Failure(retryable=True) as failure)) if not self._buried:
+                self._burying = failure
+                return Perform()
+        return act
 
     def stored(self, put: Put, seq: int) -> None:
         """The turn is this holder's, or it has ended."""
@@ -50,12 +68,13 @@ class MessageHolder:
             self._count(put.event)
 
     def _count(self, end: events.TurnEnd) -> None:
-        agent = self._agents.name_of(self.hold.state.session)
         took = self.hold.broker.now() - self.hold.delivery.stored_at
-        metrics.RESPONSE_TIME.labels(agent, end.status).observe(took)
+        metrics.RESPONSE_TIME.labels(self._name, end.status).observe(took)
+        if end.error:
+            metrics.ERRORS.labels(end.error.code).inc()
         for name, kind in (("input_tokens", "input"), ("output_tokens", "output")):
             if end.usage and name in end.usage:
-                metrics.TOKEN_USAGE.labels(agent, kind).observe(end.usage[name])
+                metrics.TOKEN_USAGE.labels(self._name, kind).observe(end.usage[name])
 
     async def release(self) -> bool:
         """Give the claim back, so that the next attempt is not counted as one after a failure."""
@@ -71,34 +90,53 @@ class MessageHolder:
         return None
 
     async def perform(self) -> None:
-        """Run the agent until it is done or the log says that it is to stop."""
-        turn = Turn(self.hold, self.holding, self._agents.name_of(self.hold.state.session))
+        """Run the agent until it is done or the log says that it is to stop; or do what comes before the end."""
+        turn = self.hold.state.session.turns[self.holding.message_id]
         if self._closing:
-            await turn.close(self._closing.message_id, self._closing.finish_reason)
-            return
-        with contextlib.suppress(Interrupted):
-            self.holding.outcome = await work_while(self.hold, self._run(turn), self._is_wanted)
-
-    def _is_wanted(self) -> bool:
-        return not self.hold.stopping and isinstance(decide.decide(self.hold.state.session, self.holding), Perform)
-
-    async def _run(self, turn: Turn) -> Outcome:
-        code, text, retryable = Code.AGENT_FAILED, "", False
+            opened = turn.answers[self._closing.message_id]
+            return await answer.close(self.hold, decide.reply(self.holding), opened, self._closing.finish_reason)
+        if self._burying:
+            return await self._bury(self._burying)
+        journal = Journal(self.hold, self.holding, self._name, self._agent)
+        until = decide.deadline(turn, self.holding)
+        left = None if until == inf else max(0.0, until - self.hold.broker.now())
         try:
-            await self._agents.run(turn.agent, turn)
-            return Outcome("completed", usage=turn.usage or None)
-        except Interrupted:
-            raise
-        except MillraceError as failure:
-            code, text, retryable = failure.code, str(failure), failure.entry.retryable
-        except ScriptFailed as failure:
-            text = str(failure)
-        except Exception:
-            logger.exception("an agent failed", extra={"session_id": self.hold.topic.id})
-            text = "the agent raised an exception"
-        await turn.failed(code, text, retryable=retryable)
-        metrics.ERRORS.labels(code).inc()
-        return Outcome("failed", Failure(code, text, retryable))
+            with contextlib.suppress(Interrupted, TimeoutError):
+                async with asyncio.timeout(left):
+                    self.holding.outcome = await work_while(self.hold, self._run(journal), lambda: journal.wanted)
+        finally:
+            journal.closed = True
+
+    async def _bury(self, failure: Failure) -> None:
+        """Keep the message for somebody to look at, and to redrive: doing it again may succeed."""
+        hold = self.hold
+        letter = dead.letter(
+            hold.topic.tenant,
+            hold.delivery,
+            failure.code,
+            failure.error,
+            log_sequence=hold.delivery.seq,
+            session_id=hold.topic.id,
+            message_id=self.holding.message_id,
+        )
+        await dead.send(hold.broker, letter)
+        self._buried = True
+
+    async def _run(self, journal: Journal) -> Outcome:
+        try:
+            await self._agents.run(journal)
+        except MillraceError as error:
+            failure = Failure(error.code, str(error), error.entry.retryable)
+        except (Exception, SystemExit) as error:
+            logger.exception("an agent failed", extra={"session_id": self.hold.topic.id, "agent": self._name})
+            failure = Failure(Code.AGENT_FAILED, f"the agent raised {type(error).__name__}")
+        else:
+            return Outcome("completed", usage=journal.usage or None)
+        told = events.Error(
+            **journal.base, code=failure.code, error=failure.error, message=failure.error, retryable=failure.retryable
+        )
+        await journal.put(told)
+        return Outcome("failed", failure, journal.usage or None)
 
 
 async def hold_message(broker: Broker, delivery: Delivery, folded: Folded[State], agents: Agents) -> None:

@@ -15,13 +15,17 @@ from msgspec import Meta, Struct
 
 from agent_runner.model import Piece, Said
 from agent_runner.turn import Turn
+from contracts.errors import Code, MillraceError
 
 Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000)]
 
 
-class ScriptFailed(Exception):
+class ScriptFailed(MillraceError):
     """The program said `fail`, or is no program."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Code.AGENT_FAILED, text)
 
 
 class Stream(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,18 +80,18 @@ async def run(turn: Turn) -> None:
     """Run the message's program, or echo it word by word. Raises ScriptFailed."""
     program = parse(turn.message.content)
     if program is None:
-        await turn.answer(_echo(turn.message.content))
+        await turn.say(_echo(turn.message.content))
         return
     segment: list[Step] = []
     for step in program:
         if step.tool is None:
             segment.append(step)
             continue
-        await turn.answer(_pieces(turn, segment), closes=True)
+        await turn.say(_pieces(turn, segment), closes=True)
         segment = []
         await turn.boundary()
         await turn.call(step.tool, step.arguments or {})
-    await turn.answer(_pieces(turn, segment))
+    await turn.say(_pieces(turn, segment))
 
 
 async def _echo(content: str) -> AsyncGenerator[Piece | Said]:
@@ -121,5 +125,5 @@ async def _stream(stream: Stream) -> AsyncGenerator[Piece]:
 async def _workflow(turn: Turn, workflow: Workflow) -> None:
     total = len(workflow.steps)
     for done, name in enumerate(workflow.steps, 1):
-        await turn.progress(workflow.id, name, done / total, completed=done, total=total)
+        await turn.progress(name, done / total, workflow_id=workflow.id, completed=done, total=total)
         await asyncio.sleep(workflow.interval_ms / 1000)

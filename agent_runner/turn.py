@@ -1,229 +1,246 @@
 """Turn: what an agent may do while its turn runs. Everything it says is a fact; what is recorded is not done again.
 
-Answers and tool calls are numbered in the order in which the agent makes them, and their ids are made from
-message and number: a later attempt finds what an earlier one recorded, and streams an unfinished answer again.
+An agent in Python is a function:
+
+    async def agent(turn: Turn) -> None:
+        found = await turn.step("search", lambda: search(turn.message.content))
+        await turn.say(f"{len(found)} pages")
+
+It may be run again from its beginning: after a crash, a deployment, a pause. Then `say`, `call` and `step` return at
+once what an earlier attempt recorded, so nothing is said, called or done twice. Between them the code must come to
+the same calls in the same order again; what it reads from elsewhere (clock, network, chance) belongs into a step.
+
+Once the turn is to end (cancelled, interrupted, overdue, taken over by another process, the process stops), whatever
+is awaited raises `asyncio.CancelledError`. Clean up and let it through; nothing more can be said then.
 """
 
-import hashlib
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
+
 from agent_runner import decide
+from agent_runner.answer import Answer
+from agent_runner.journal import ROOM, Journal, Mismatch
 from agent_runner.model import Piece, Said
-from agent_runner.outgoing import Kind, Outgoing
-from agent_runner.state import State
+from agent_runner.prompt import RESPONSE, Entry, Use
 from broker import telemetry
-from broker.acts import Perform
-from broker.connect import Unavailable
-from broker.hold import Hold
-from broker.read import read
-from contracts import events, session
+from contracts import events
 from contracts.depth import is_too_deep
-from contracts.subjects import Lane
+from contracts.errors import Code, MillraceError
+from contracts.session import Steer
 
-ROOM = 64 * 1024
-"""Bytes of the largest event that are left for what is not the text; the last piece of an answer may use them too."""
-
-
-class Interrupted(Exception):
-    """The turn is not this holder's to continue: it was cancelled, taken over, or the process stops."""
+Text = str | AsyncIterable[str] | AsyncIterator[Piece | Said]
 
 
 class Turn:
-    """One attempt at one turn. Raises Interrupted from whatever is awaited once the turn is to end."""
+    """One attempt at one turn."""
 
-    def __init__(self, hold: Hold[State], holding: decide.Holding, agent: str) -> None:
-        self.message = hold.state.session.turns[holding.message_id].message
-        self.usage: dict[str, int] = {}
-        self.broker = hold.broker
-        self.topic = hold.topic
-        self._hold = hold
-        self._holding = holding
-        self.agent = agent
-        self._answers = 0
-        self._closed = 0
-        self._calls = 0
+    def __init__(self, journal: Journal) -> None:
+        self.message = journal.turn.message
+        """What is to be answered. Its `message_id` is a good prefix for idempotency keys: it stays the same."""
+        self._journal = journal
+        self._answering = asyncio.Lock()
+        self._steers: set[str] = set()
 
     @property
-    def seq(self) -> int:
-        """Up to where the session is folded."""
-        return self._hold.seq
+    def cancelled(self) -> bool:
+        """Whether the turn is to end: for code that computes for long without awaiting anything."""
+        return not self._journal.wanted
 
-    async def answer(self, pieces: AsyncGenerator[Piece | Said], *, closes: bool = False) -> str:
-        """Stream one answer and record it. Without any piece there is no answer.
+    def conversation(self) -> Sequence[Entry]:
+        """What was said in the session up to now, as far as the agent's `context_tokens` go."""
+        agent, state = self._journal.agent, self._journal.hold.state
+        return state.conversation.prompt(self.message.message_id, "", agent.context_tokens).entries
 
-        `closes`: a tool call follows. Returns the text, which an earlier attempt may have recorded. An answer that
-        would exceed the largest event ends there, with `length`.
+    async def say(self, text: Text, *, closes: bool = False) -> str:
+        """Stream one answer and record it; empty text is none. Returns the whole text.
+
+        An async iterator is streamed as it comes; where an earlier attempt has recorded the answer it is not
+        begun. `closes`: a tool call follows. Raises MillraceError `turn_limit`.
         """
-        self._answers += 1
-        answer_id = self._id("a", self._answers)
-        recorded = self._state.answers.get(answer_id)
-        if recorded and recorded.end:
-            self._closed += 1
-            return recorded.end.content
-        said = Said("tool_call" if closes else "stop")
-        async with Outgoing(self._append_delta, self._holding.session_id, answer_id) as outgoing, aclosing(pieces):
-            async for piece in pieces:
-                if isinstance(piece, Said):
-                    said = piece
-                    continue
-                if answer_id not in self._state.answers:
-                    await self._put(events.StreamStart(**self._reply, message_id=answer_id, agent=self.agent))
-                elif recorded:
-                    await self._put(self._reset(answer_id))
-                    recorded = None
-                await outgoing.push(piece.text, piece.kind)
-                if outgoing.size > self.broker.max_event_bytes - ROOM:
-                    said = Said("length")
-                    break
-        if answer_id not in self._state.answers:
-            return ""
-        end = events.StreamEnd(
-            **self._reply,
-            message_id=answer_id,
-            content=outgoing.whole("text"),
-            thinking=outgoing.whole("thinking") or None,
-            finish_reason=said.finish_reason,
-            usage=said.usage,
-        )
-        await self._put(end)
-        self._closed += 1
-        for name, count in (said.usage or {}).items():
-            self.usage[name] = self.usage.get(name, 0) + count
-        return end.content
+        answer = Answer(self._journal, self._journal.next("an answer"))
+        if recorded := answer.recorded:
+            self._journal.seen += 1
+            self._journal.used(recorded.usage)
+            return recorded.content
+        async with self._answering:
+            with self._journal.working():
+                said = await answer.stream(_pieces(text, Said("tool_call" if closes else "stop")))
+            if not answer.is_open:
+                return ""
+            await answer.end(said)
+        self._journal.seen += 1
+        self._journal.used(said.usage)
+        return answer.text
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> events.ToolResult:
-        """Have a tool run, and wait for its result; an earlier attempt's call is found again, not repeated.
+    async def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do `work` and record what it returns: no later attempt does it again.
 
-        Raises ValueError for arguments that are nested too deeply.
+        What it returns must be what JSON holds, and is returned as JSON gives it back. A plain function is run in a
+        thread. What it raises is raised and not recorded. Where the process dies between the work and the record
+        it is done once more: give outside effects an idempotency key. Raises TypeError or ValueError for what
+        cannot be recorded.
         """
-        if is_too_deep(arguments):
-            raise ValueError("arguments that are nested too deeply")
-        self._calls += 1
-        call_id = self._id("c", self._calls)
-        if call_id not in self._state.calls:
-            attributes = {"gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
-            with telemetry.tracer.start_as_current_span("tool_call", attributes=attributes):
-                call = events.ToolCall(**self._reply, tool_call_id=call_id, tool=tool, arguments=arguments)
-                await self._put(call, telemetry.inject({}))
-        if self._state.calls[call_id] is None:
-            await self.status("waiting_tool", tool=tool)
-        asked = False
-        while (result := self._state.calls.get(call_id)) is None:
-            call_state = self._hold.state.session.calls[call_id]
-            if call_state.request and not call_state.decision and not asked:
-                asked = True
-                await self.status("waiting_approval", tool=tool)
-                continue
-            await self._hold.folded()
-            self._check()
+        if not name or name == RESPONSE:
+            raise ValueError(f"a step needs a name of its own, not {name!r}")
+        place = self._journal.next(f"the step {name!r}")
+        if recorded := self._journal.turn.steps.get(place):
+            self._journal.seen += 1
+            return recorded.result
+        with self._journal.working(), telemetry.tracer.start_as_current_span("step", attributes={"agent.step": name}):
+            if inspect.iscoroutinefunction(work):
+                result = await work()
+            else:
+                result = await asyncio.to_thread(work)
+                if inspect.isawaitable(result):
+                    result = await result
+        return await self._record(name, place, result)
+
+    async def _record(self, name: str, place: int, result: Any) -> Any:
+        try:
+            encoded = msgspec.json.encode(result)
+            result = msgspec.json.decode(encoded)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"the step {name!r} returned what JSON does not hold: {error}") from None
+        most = self._journal.hold.broker.max_event_bytes - ROOM
+        if len(encoded) > most or is_too_deep(result):
+            raise ValueError(f"the step {name!r} returned {len(encoded)} bytes, or too deep: {most} at most")
+        await self._journal.put(events.Step(**self._journal.reply, name=name, place=place, result=result))
+        self._journal.seen += 1
         return result
 
+    async def call(self, tool: str, arguments: dict[str, Any]) -> events.ToolResult:
+        """Have a tool run, and wait for its result, whatever it is, however long a person takes to decide.
+
+        An earlier attempt's call is found again, not repeated. Raises ValueError for arguments that are nested too
+        deeply, MillraceError `tool_denied` for a tool that the agent's `tools` do not name, `turn_limit`.
+        """
+        return await self._result(await self._begin(tool, arguments))
+
+    async def call_all(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[events.ToolResult]:
+        """Have tools run side by side, and wait for all their results, in the order of the calls."""
+        return await self.results([await self._begin(tool, arguments) for tool, arguments in calls])
+
+    async def results(self, call_ids: Sequence[str]) -> list[events.ToolResult]:
+        """Wait for the results of those calls."""
+        return [await self._result(call_id) for call_id in call_ids]
+
+    async def _begin(self, tool: str, arguments: dict[str, Any]) -> str:
+        journal = self._journal
+        if is_too_deep(arguments):
+            raise ValueError("arguments that are nested too deeply")
+        if not self.may_call(tool):
+            raise MillraceError(Code.TOOL_DENIED, f"the agent {journal.name} may not call {tool}: see its `tools`")
+        call_id = journal.id("c", journal.next(f"the call of {tool}"))
+        journal.spend("calls", 1, journal.agent.max_calls)
+        if call_id in journal.turn.calls:
+            recorded = journal.session.calls[call_id].call.arguments
+            if msgspec.json.encode(recorded, order="sorted") != msgspec.json.encode(arguments, order="sorted"):
+                raise Mismatch(journal.place, f"the call of {tool}", "other arguments")
+        else:
+            attributes = {"gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
+            with telemetry.tracer.start_as_current_span("tool_call", attributes=attributes):
+                call = events.ToolCall(**journal.reply, tool_call_id=call_id, tool=tool, arguments=arguments)
+                await journal.put(call, telemetry.inject({}))
+        journal.seen += 1
+        return call_id
+
+    async def begin(self, use: Use) -> str | None:
+        """Make a model's call, unless it was refused: then it only has its place."""
+        if use.refused is None:
+            return await self._begin(use.tool, use.arguments)
+        self._journal.next(f"the call of {use.tool}")
+        return None
+
+    async def _result(self, call_id: str) -> events.ToolResult:
+        journal = self._journal
+        journal.check()
+        call = journal.session.calls.get(call_id)
+        if journal.turn.calls[call_id] is None and call:
+            await journal.status("waiting_tool", tool=call.call.tool)
+        asked = False
+        while (result := journal.turn.calls[call_id]) is None:
+            call = journal.session.calls[call_id]
+            if call.request and not call.decision and not asked:
+                asked = True
+                await journal.status("waiting_approval", tool=call.call.tool)
+                continue
+            with journal.waiting():
+                await journal.hold.folded()
+            journal.check()
+        return result
+
+    def may_call(self, tool: str) -> bool:
+        """Whether the agent's `tools` name that tool."""
+        agent = self._journal.agent
+        globs = agent.tools or (("*",) if agent.model == "script" else ())
+        return any(fnmatchcase(tool, glob) for glob in globs)
+
     async def progress(
-        self, workflow_id: str, step: str, progress: float, *, completed: int | None = None, total: int | None = None
+        self,
+        step: str,
+        progress: float,
+        *,
+        workflow_id: str | None = None,
+        completed: int | None = None,
+        total: int | None = None,
     ) -> None:
-        """Report how far a workflow is. What an earlier attempt reported is not reported again."""
-        last = self._state.workflows.get(workflow_id)
+        """Report how far a workflow is, from 0 to 1; what is not further than what was reported is left out.
+
+        `workflow_id` is the message's id by default. Raises ValueError for a `progress` that is not from 0 to 1.
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress is from 0 to 1, not {progress}")
+        workflow_id = workflow_id or self.message.message_id
+        last = self._journal.turn.workflows.get(workflow_id)
         if last and last.progress >= progress:
             return
-        await self._put(
-            events.WorkflowProgress(
-                **self._base,
-                workflow_id=workflow_id,
-                step=step,
-                progress=progress,
-                completed=completed,
-                total=total,
-            ),
-            lane="agent",
+        event = events.WorkflowProgress(
+            **self._journal.base,
+            workflow_id=workflow_id,
+            step=step,
+            progress=progress,
+            completed=completed,
+            total=total,
         )
+        await self._journal.put(event, lane="agent")
 
-    async def status(self, status: str, **details: object) -> None:
-        """Tell what the agent is at."""
-        event = events.AgentStatus(
-            **self._base,
-            reply_to=self._holding.message_id,
-            status=status,  # type: ignore[arg-type]
-            details=details or None,
-        )
-        await self._put(event)
+    async def steers(self) -> list[events.Message]:
+        """The messages that steer this turn and came since the last look, which ends their own turns.
 
-    async def failed(self, code: str, text: str, *, retryable: bool) -> None:
-        """Tell that the turn fails."""
-        await self._put(events.Error(**self._base, code=code, error=text, message=text, retryable=retryable))
+        One that no look finds is answered as a turn of its own.
+        """
+        return [steer.message for steer in await self._taken_in()]
 
     async def boundary(self) -> bool:
-        """Between two steps: take in the messages that steer this turn.
+        """As `steers`: whether there is one."""
+        return bool(await self._taken_in())
 
-        Whether any were taken in here, also by an earlier attempt: then the agent has not answered them yet.
-        """
-        while put := decide.steer(self._hold.state.session, self._holding):
-            await self._hold.append(put.event)
-            self._check()
-        return any(taken.after == self._closed for taken in self._state.steered.values())
+    async def _taken_in(self) -> list[Steer]:
+        journal = self._journal
+        journal.check()
+        replaying = journal.seen < journal.turn.recorded
+        while not replaying and (put := decide.steer(journal.session, journal.holding)):
+            await journal.hold.append(put.event)
+            journal.check()
+        steered = journal.turn.steered
+        new = [name for name, steer in steered.items() if steer.after <= journal.seen and name not in self._steers]
+        self._steers.update(new)
+        return [steered[name] for name in new]
 
-    async def close(self, answer_id: str, reason: events.FinishReason) -> None:
-        """End an open answer with what was streamed of it, also by an earlier attempt."""
-        answer = self._state.answers[answer_id]
-        texts: dict[Kind, list[str]] = {"text": [], "thinking": []}
-        try:
-            async for records in read(self._hold.broker, self._hold.topic.delta, answer.since):
-                for record in records:
-                    delta = events.decode(record.data)
-                    if isinstance(delta, events.StreamDelta) and delta.message_id == answer_id:
-                        texts[delta.kind].append(delta.delta)
-        except (Unavailable, TimeoutError):
-            return await self._hold.look()  # waits for the broker; then it is decided again
-        end = events.StreamEnd(
-            **self._reply,
-            message_id=answer_id,
-            content="".join(texts["text"]),
-            thinking="".join(texts["thinking"]) or None,
-            finish_reason=reason,
-        )
-        await self._hold.append(end)
 
-    @property
-    def _state(self) -> session.Turn:
-        turn = self._hold.state.session.turns.get(self._holding.message_id)
-        if turn is None:
-            raise Interrupted
-        return turn
-
-    @property
-    def _base(self) -> dict[str, Any]:
-        return {
-            "id": events.new_id(),
-            "timestamp": events.timestamp(),
-            "session_id": self._holding.session_id,
-        }
-
-    @property
-    def _reply(self) -> dict[str, Any]:
-        return {**self._base, "reply_to": self._holding.message_id}
-
-    def _id(self, kind: str, number: int) -> str:
-        made = f"{self._holding.session_id}/{self._holding.message_id}/{kind}/{number}"
-        return f"{kind}_{hashlib.sha256(made.encode()).hexdigest()[:24]}"
-
-    def _reset(self, answer_id: str) -> events.StreamReset:
-        attempt = self._state.attempt
-        return events.StreamReset(**self._base, message_id=answer_id, attempt=attempt, reason="a new attempt")
-
-    def _check(self) -> None:
-        if self._hold.stopping or not isinstance(decide.decide(self._hold.state.session, self._holding), Perform):
-            raise Interrupted
-
-    async def _put(
-        self, event: events.AnyEvent, context: dict[str, str] | None = None, *, lane: Lane | None = None
-    ) -> None:
-        """Append a fact. Where something else came first, go on only if the turn still is to go on."""
-        self._check()
-        while await self._hold.append(event, lane, context) is None:
-            self._check()
-
-    async def _append_delta(self, delta: events.StreamDelta) -> None:
-        self._check()
-        while not await self._hold.append_delta(delta):
-            self._check()
+async def _pieces(text: Text, said: Said) -> AsyncGenerator[Piece | Said]:
+    yield said
+    if isinstance(text, str):
+        yield Piece(text)
+        return
+    try:
+        async for piece in text:
+            yield Piece(piece) if isinstance(piece, str) else piece
+    finally:
+        if close := getattr(text, "aclose", None):
+            await close()

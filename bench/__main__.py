@@ -26,6 +26,7 @@ from bench import edge, system
 from bench.report import NAMES, SYNCS, Runs, table
 from bench.scenarios import QUICK, Numbers, Scale
 from bench.scenarios import SCENARIOS as TURNS
+from bench.waiting import waiting
 
 RESULTS = Path(__file__).parent / "results"
 STARTS: dict[str, Callable[[str], AbstractContextManager[system.System]]] = {
@@ -39,6 +40,7 @@ SCENARIOS = TURNS | {
     "idle": edge.idle,
     "drops": edge.drops,
     "stalled": edge.stalled,
+    "waiting": waiting,
 }
 SYSTEMS = {
     "first_delta_idle": ("floor", "millrace"),
@@ -50,6 +52,7 @@ SYSTEMS = {
     "idle": ("floor", "millrace"),
     "drops": ("millrace",),
     "stalled": ("millrace",),
+    "waiting": ("millrace",),
 }
 
 

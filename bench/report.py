@@ -67,6 +67,17 @@ ROWS = (
     Row("stalled", "healthy_alone_p99_ms", "... p99 ms"),
     Row("stalled", "healthy_beside_p50_ms", "500 healthy beside 500 stalled clients, p50 ms"),
     Row("stalled", "healthy_beside_p99_ms", "... p99 ms"),
+    Row("waiting", "turns", "turns that wait for a person"),
+    *(
+        row
+        for role in ("agent_runner", "tool_runner", "nats-server")
+        for row in (
+            Row("waiting", f"kib.{role}", f"... KiB of {role} for each"),
+            Row("waiting", f"cores.{role}", f"... cores that {role} is busy with"),
+        )
+    ),
+    Row("waiting", "woken_p50_ms", "... decision to the end of the turn, p50 ms"),
+    Row("waiting", "woken_max_ms", "... max ms"),
     Row("stalled", "edge_beside_grew_kib", "... memory the edge grew by, KiB"),
 )
 

@@ -46,6 +46,8 @@ class Scale(Struct, frozen=True, kw_only=True):
     drops: int = 1_000
     drop_sessions: int = 50
     stall_pairs: int = 500
+    waiting: int = 10_000
+    woken: int = 20
     stall_turns: int = 3  # 300 kB each: more than what stands between an edge and a client that does not read
 
 
@@ -63,6 +65,8 @@ QUICK = Scale(
     drop_sessions=10,
     stall_pairs=20,
     stall_turns=1,
+    waiting=400,
+    woken=5,
 )
 
 

@@ -19,13 +19,18 @@ from bench import processes
 ROOT = Path(__file__).resolve().parent.parent
 USERS = 4
 READY_LIMIT = 40.0
-LIMITS = """\
+CONFIG = """\
 [limits]
 connections_per_session = 0
 messages_per_second = 100000
 handshakes_per_second = 100000
 requests_per_second = 100000
 bytes_per_second = 1e9
+
+[[tools.rules]]
+tool = "demo.note"
+decision = "ask"
+expires = 86400
 """
 
 
@@ -68,7 +73,7 @@ def millrace(sync: str) -> Iterator[System]:
     port = _free_port()
     with _workplace() as (place, started):
         data, config = place / "data", place / "millrace.toml"
-        config.write_text(LIMITS)
+        config.write_text(CONFIG)
         python = [sys.executable, "-m", "millrace"]
         up = ["up", "--port", str(port), "--data", str(data), "--config", str(config)]
         started.append(_start([*python, *up], place, {"MILLRACE_SYNC": sync}))

@@ -66,6 +66,10 @@ class _Asked(msgspec.Struct):
             self.answer.set_exception(error)
 
 
+LOOKING = 64
+"""Holders of one process that look at the same time."""
+
+
 class Broker:
     """One service's connection. Made by `connect`."""
 
@@ -75,6 +79,10 @@ class Broker:
         self.log_info: LogInfo | None = None
         self.interrupted: list[Callable[[], None]] = []
         self.reconnected: list[Callable[[], None]] = []
+        self.holds = 0
+        """How many holders there are."""
+        self.looks = asyncio.Semaphore(LOOKING)
+        """Who may look what is new: a thousand that are woken at once would overflow what goes out."""
         self._inbox = f"{inbox}.{os.urandom(8).hex()}"
         self._asked: dict[bytes, _Asked] = {}
         self._numbers = count()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 
@@ -29,6 +30,12 @@ HEARTBEAT = 5.0
 BACKOFF = 0.25
 BARRIER = 1.0
 IDLE_HEARTBEAT = 100
+BEATS = 2000
+"""Times a second that this process tells that it holds what only waits: 10,000 are kept for 15 s at a time."""
+
+BURST = 256
+"""Words to the broker in one turn of the event loop."""
+
 NANOSECONDS = 1_000_000_000
 
 
@@ -44,8 +51,11 @@ class Delivery:
         self.delivered = int(tokens[-5])
         self.stored_at = int(tokens[-2]) / NANOSECONDS
         self.stopping = False
-        self.on_stop: Callable[[], None] | None = None
+        self.wake: Callable[[], None] | None = None
+        """Tells the holder to look: the process is to stop, or the broker was away."""
         self.held = True
+        self.kept_until = 0.0
+        self._resting = False
         self._broker = broker
         self._reply = reply
 
@@ -65,14 +75,29 @@ class Delivery:
         """Hand it to somebody else, now or after `delay` seconds."""
         await self._settle("nak", b'-NAK {"delay": %d}' % int(delay * NANOSECONDS) if delay else b"-NAK")
 
-    async def in_progress(self) -> None:
-        """Keep it for another `ack_wait`."""
+    def keep(self, seconds: float | None = None) -> None:
+        """Keep it for another `ack_wait`, or that long.
+
+        A nak with a delay sets the time when it comes again and nothing else, and may be said any number of times.
+        """
         if self.held:
-            await self._say(b"+WPI")
+            self._say(b"+WPI" if seconds is None else b'-NAK {"delay": %d}' % int(seconds * NANOSECONDS))
+
+    @property
+    def resting(self) -> bool:
+        """Whether its holder only waits, so that it may be kept for longer at a time where there are many."""
+        return self._resting
+
+    def rest(self, resting: bool) -> None:
+        """Say whether the holder only waits. Who goes on is taken over as fast as anybody again, should it die."""
+        if self._resting and not resting and self.kept_until:
+            self.kept_until = 0.0
+            self.keep()
+        self._resting = resting
 
     def renew(self, again: "Delivery") -> None:
         """It came again while its holder has it still: the broker was away, or had not heard from the holder."""
-        self.delivered, self._reply = again.delivered, again._reply
+        self.delivered, self._reply, self.kept_until = again.delivered, again._reply, 0.0
 
     def drop(self) -> None:
         """Settle nothing."""
@@ -81,17 +106,17 @@ class Delivery:
     def stop(self) -> None:
         """Tell the holder to let go."""
         self.stopping = True
-        if self.on_stop:
-            self.on_stop()
+        if self.wake:
+            self.wake()
 
     async def _settle(self, name: str, word: bytes) -> None:
         if self.held:
             self.held = False
             points.reach(f"settle:{name}", "before")
-            await self._say(word)
+            self._say(word)
             points.reach(f"settle:{name}", "after")
 
-    async def _say(self, word: bytes) -> None:
+    def _say(self, word: bytes) -> None:
         try:
             self._broker.publish(self._reply, word)
         except Unavailable as error:
@@ -142,6 +167,12 @@ class _Held:
         self.deliveries.add(delivery)
         self._latest[delivery.seq] = delivery
         return True
+
+    def look_again(self) -> None:
+        """The broker was away: every holder may have missed something."""
+        for delivery in self.deliveries:
+            if delivery.wake:
+                delivery.wake()
 
     def remove(self, delivery: Delivery) -> None:
         """Its holder has let go."""
@@ -259,7 +290,7 @@ class _Pull:
             await self._broker.unsubscribe(subscription)
 
 
-async def consume(
+async def consume(  # noqa: C901 - the life of a process
     broker: Broker, consumer: streams.Consumer, hold: Holder, stop: asyncio.Event, *, most: int | None = None
 ) -> None:
     """Hand each delivery to `hold` until `stop` is set, then wait for the holders to let go.
@@ -293,12 +324,14 @@ async def consume(
 
         alive = tasks.create_task(_keep_alive(broker, consumer, held, pulse), name="keep-alive")
         pull = _Pull(broker, consumer.stream, consumer.durable, take)
+        broker.reconnected.append(holding.look_again)
         stopped = tasks.create_task(stop.wait(), name="stop")
         try:
             await pull.open()
             while not stop.is_set():
                 await _first(stopped, _next(pull, lambda: BATCH if most is None else most - len(held), freed))
         finally:
+            broker.reconnected.remove(holding.look_again)
             await pull.close()
         for delivery in tuple(held):
             delivery.stop()
@@ -330,10 +363,23 @@ async def _first(stopped: asyncio.Task[bool], work: Coroutine[None, None, None])
 
 
 async def _keep_alive(broker: Broker, consumer: streams.Consumer, held: set[Delivery], pulse: _Pulse) -> None:
+    """Keep what is held. Where thousands only wait, those are kept for longer at a time, at BEATS a second in all."""
     pulse.ack_wait = await ack_wait(broker, consumer.stream, consumer.durable)
+    beat = pulse.ack_wait / 3
     while True:
-        await asyncio.sleep(pulse.ack_wait / 3)
+        await asyncio.sleep(beat)
         pulse.beat()
-        if broker.connected:
-            for delivery in tuple(held):
-                await delivery.in_progress()
+        if not broker.connected:
+            continue
+        now, resting = time.monotonic(), sum(delivery.resting for delivery in held)
+        long = 3 * resting / BEATS
+        due = [delivery for delivery in held if now > delivery.kept_until]
+        for number, delivery in enumerate(due, 1):
+            if delivery.resting and long > pulse.ack_wait:
+                delivery.keep(long)
+                # a third of the time, or less: so those that came together do not stay together
+                delivery.kept_until = now + random.uniform(long / 4, long / 2)  # noqa: S311 - jitter
+            else:
+                delivery.keep()
+            if number % BURST == 0:
+                await asyncio.sleep(0)

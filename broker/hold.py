@@ -8,9 +8,11 @@ refused, when something live comes, and every few seconds, so a lost live messag
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Generic, Protocol, TypeVar
+from math import inf
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 """Seconds between looks at the leader's last sequence while a holder waits."""
 
+LOOKS = 200
+"""Looks a second, in all, of those who wait: 10,000 look every 50 s. Each looks when the broker was away."""
+
 
 class Fold(Protocol):
     """State that a holder keeps: what its topic's facts, applied in order, amount to."""
@@ -38,6 +43,11 @@ class Fold(Protocol):
     def apply(self, seq: int, event: AnyEvent) -> None:
         """Take in the fact at `seq`."""
 
+
+CANCEL_GRACE = 2.0
+"""Seconds that work which is cancelled has to clean up."""
+
+_abandoned: set[asyncio.Task[Any]] = set()
 
 F = TypeVar("F", bound=Fold)
 T = TypeVar("T")
@@ -70,12 +80,18 @@ class Hold(Generic[F]):
         self.seq = self.delivery.seq
         return True
 
-    async def look(self) -> None:
-        """Fold everything up to the last fact that the leader knows. Retries while the broker is away."""
+    async def look(self, *, at_nothing: bool = False) -> None:
+        """Fold everything up to the last fact that the leader knows. Retries while the broker is away.
+
+        `at_nothing`: there should be nothing new. To ask for what follows costs the broker a walk through all that
+        was stored since, to ask for the last fact does not.
+        """
         async with self._turn:
             while True:
                 try:
-                    await self._read_on()
+                    async with self.broker.looks:
+                        if not at_nothing or await last(self.broker, self.topic.facts) != self.seq:
+                            await self._read_on()
                 except (Unavailable, TimeoutError) as error:
                     logger.info("waiting for the broker", extra={"reason": str(error)})
                     await asyncio.sleep(0.1)
@@ -163,18 +179,21 @@ class Hold(Generic[F]):
                 await append(self.broker, what, deadline=ATTEMPT_TIMEOUT, wait_when_full=True)
             raise
 
-    async def wait(self, seconds: float = LOOK_EVERY) -> None:
+    async def wait(self, seconds: float = inf) -> None:
         """Wait for something new, at most `seconds` or a few; then fold what is new. Told to stop, do not wait."""
         if self.stopping:
             self.news.set()
+        self.delivery.rest(True)
         await self.news_folded(seconds)
+        self.delivery.rest(False)
 
-    async def news_folded(self, seconds: float = LOOK_EVERY) -> None:
+    async def news_folded(self, seconds: float = inf) -> None:
         """Wait for something new, at most `seconds` or a few; then fold what is new."""
+        most = max(LOOK_EVERY, self.broker.holds / LOOKS) * random.uniform(0.75, 1.0)  # noqa: S311 - jitter
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, LOOK_EVERY)):
+            async with asyncio.timeout(min(seconds, most)):
                 await self.news.wait()
-        await self.look()
+        await self.look(at_nothing=not self.news.is_set())
 
     def wake(self, _subject: bytes, _reply: bytes, _data: bytes, headers: bytes) -> None:
         """Something is new, unless it is the holder's own append."""
@@ -215,13 +234,15 @@ async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> Asyn
     topic = parse(delivery.subject)[0]
     seq, state = folded.take(topic)
     hold = Hold(broker, delivery, topic, state, seq)
-    delivery.on_stop = hold.news.set
+    delivery.wake = hold.news.set
     subscription = await broker.subscribe(topic.live_facts, hold.wake)
+    broker.holds += 1
     try:
         if not hold.knows_all_before():
             await hold.look()
         yield hold
     finally:
+        broker.holds -= 1
         folded.keep(topic, hold.seq, hold.state)
         await broker.unsubscribe(subscription)
 
@@ -250,7 +271,10 @@ class Role(Protocol):
 
 
 async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Callable[[], bool]) -> T | None:
-    """The result of `work`, or None where it was cancelled because it is not `wanted` any more."""
+    """The result of `work`, or None where it was cancelled because it is not `wanted` any more.
+
+    Work that does not end when it is cancelled is left to itself after CANCEL_GRACE seconds.
+    """
     task = asyncio.create_task(work)
     news: asyncio.Task[None] | None = None
     try:
@@ -262,14 +286,21 @@ async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Call
                 continue
             news.result()
             if not wanted():
-                task.cancel()
-                await asyncio.wait([task])
-        return None if task.cancelled() else task.result()
+                break
+        if not task.done():
+            await _cancel(task)
+        return None if not task.done() or task.cancelled() else task.result()
     finally:  # the state is another holder's when this one is gone
-        if left := [each for each in (task, news) if each and not each.done()]:
-            for each in left:
-                each.cancel()
-            await asyncio.wait(left)
+        await asyncio.gather(*(_cancel(each) for each in (task, news) if each and not each.done()))
+
+
+async def _cancel(task: asyncio.Task[T]) -> None:
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=CANCEL_GRACE)
+    if not done:
+        logger.error("work does not end though it was cancelled", extra={"task": task.get_name()})
+        _abandoned.add(task)
+        task.add_done_callback(_abandoned.discard)
 
 
 async def settle(hold: Hold[F], role: Role) -> None:
@@ -285,7 +316,7 @@ async def settle(hold: Hold[F], role: Role) -> None:
             case Drop():
                 return hold.delivery.drop()
             case Wait(until=until):
-                await hold.wait(LOOK_EVERY if until is None else max(0.0, until - hold.broker.now()) + 0.001)
+                await hold.wait(inf if until is None else max(0.0, until - hold.broker.now()) + 0.001)
             case Put(event=event) as put:
                 with tracer.start_as_current_span(str(event.__struct_config__.tag)):
                     seq = await hold.append(event, context=role.context(event))

@@ -24,8 +24,9 @@ class Answer(Struct):
 
 
 class Steer(Struct):
-    """A message that a turn took in. `after`: how many answers were closed then. `told`: `steer_applied` is there."""
+    """A message that a turn took in, when `after` things were recorded of it. `told`: `steer_applied` is there."""
 
+    message: events.Message
     after: int
     told: bool = False
 
@@ -33,12 +34,16 @@ class Steer(Struct):
 class Turn(Struct):
     """A message without `turn_end`. `claim` is the sequence of its last `turn_start`, 0 if there is none.
 
-    `attempt` numbers the attempts; `failures` counts the claims since the last recorded step.
+    `attempt` numbers the attempts; `failures` counts the claims since the last recorded step; `began` is when the
+    first one claimed it, in the broker's time. `aim` is the turn that a steering message was for, until it is told
+    (`steer_missed`) that it missed it.
     """
 
     message: events.Message
     seq: int
     claim: int = 0
+    began: str = ""
+    aim: str | None = None
     attempt: int = 0
     failures: int = 0
     stopping: bool = False
@@ -49,9 +54,9 @@ class Turn(Struct):
     steered: dict[str, Steer] = field(default_factory=dict)
 
     @property
-    def closed_answers(self) -> int:
-        """How many answers are recorded."""
-        return sum(answer.end is not None for answer in self.answers.values())
+    def recorded(self) -> int:
+        """How much of it no later attempt does again: answers that have ended, calls, steps."""
+        return sum(answer.end is not None for answer in self.answers.values()) + len(self.calls) + len(self.steps)
 
     @property
     def open_answer(self) -> Answer | None:
@@ -106,7 +111,7 @@ class Session(Struct):
                     if policy == "interrupt":
                         for turn in self.turns.values():
                             turn.stopping = True
-                    self.turns[message_id] = Turn(event, seq)
+                    self.turns[message_id] = Turn(event, seq, aim=self.first if policy == "steer" else None)
             case events.Cancel(message_id=message_id):
                 named = self.first if message_id is None else message_id
                 if named and (open_turn := self.turn_of(named)):
@@ -118,6 +123,9 @@ class Session(Struct):
             case events.SteerApplied(message_id=message_id, reply_to=reply_to):
                 if (steered := self.turns.get(reply_to)) and message_id in steered.steered:
                     steered.steered[message_id].told = True
+            case events.SteerMissed(message_id=message_id):
+                if missed := self.turns.get(message_id):
+                    missed.aim = None
             case (
                 events.ToolCall()
                 | events.ToolApprovalRequest()
@@ -149,7 +157,7 @@ class Session(Struct):
             self.ended[reply_to] = status
             if status == "steered" and self.first:
                 running = self.turns[self.first]
-                running.steered[reply_to] = Steer(running.closed_answers)
+                running.steered[reply_to] = Steer(turn.message, running.recorded)
             for call_id, result in turn.calls.items():
                 if result is not None:
                     self.calls.pop(call_id, None)
@@ -190,8 +198,9 @@ def _apply_step(
     event: events.TurnStart | events.TurnRelease | events.StreamStart | events.StreamEnd | events.Step,
 ) -> None:
     match event:
-        case events.TurnStart():
+        case events.TurnStart(timestamp=at):
             turn.claim, turn.attempt, turn.failures = seq, turn.attempt + 1, turn.failures + 1
+            turn.began = turn.began or at
         case events.TurnRelease():
             turn.attempt, turn.failures = turn.attempt - 1, turn.failures - 1
         case events.StreamStart(message_id=message_id):

@@ -19,7 +19,7 @@ from msgspec import Struct
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, get_current_span
 
-from broker import metrics, telemetry
+from broker import dead, metrics, telemetry
 from broker.append import Append, LogFull, OutcomeUnknown, append
 from broker.connect import Broker, Rejected, Unavailable
 from broker.consume import Delivery
@@ -27,7 +27,7 @@ from contracts import cloudevents, events, subjects
 from contracts.cloudevents import InvalidEvent
 from contracts.errors import Code, MillraceError
 from contracts.subjects import Topic
-from event_ingest import dead, route
+from event_ingest import route
 from event_ingest.target import Target, Targets
 
 logger = logging.getLogger(__name__)
@@ -134,9 +134,8 @@ class Ingest:
         return "duplicate"
 
     async def _bury(self, tenant: str, delivery: Delivery, why: MillraceError) -> str:
-        letter = dead.letter(tenant, delivery, why)
-        what = Append(subjects.dead(tenant), dead.encode(letter), letter.id)
-        await append(self._broker, what, deadline=APPEND_DEADLINE)
+        letter = dead.letter(tenant, delivery, why.code, str(why), ingest_sequence=delivery.seq)
+        await dead.send(self._broker, letter, deadline=APPEND_DEADLINE)
         extra = {"reason": letter.reason, "dead_letter": letter.id}
         logger.warning("an event was refused", extra=_place(tenant, delivery) | extra)
         return letter.reason

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from broker.dead import Letter
 from contracts import events, streams, subjects
 from contracts.events import EVENT_TYPES, INTERNAL, LANE_OF, Event
 from contracts.frames import CLIENT_FRAMES, SERVER_FRAMES
-from event_ingest.dead import Letter
 
 Json = dict[str, Any]
 

@@ -1,44 +1,89 @@
-"""A model on a server of the test's own, and requests to it."""
+"""A model on a server of the test's own, whichever protocol it speaks, and requests to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any
 
 import pytest
+from msgspec import Struct
 
-from agent_runner.conversation import Entry
 from agent_runner.model import Model, ModelFailure, Piece, Said, open_model
+from agent_runner.prompt import Prompt, User
 from contracts.config import Agent
-from tests.harness.openai_server import OpenAIServer, openai_server
+from tests.harness import anthropic_server, openai_server
+from tests.harness.model_server import ModelServer, Reply
 
 SECRET = "sk-secret"
 WITHIN = 5.0
-ASKED = [Entry("user", "question")]
+ASKED = Prompt("", (User("question"),))
+
+
+class Protocol(Struct, frozen=True):
+    """What a server speaks, and how it says the same."""
+
+    provider: str
+    server: Callable[[], AbstractAsyncContextManager[ModelServer]]
+    answer: Callable[..., Reply]
+    broken: Callable[..., Reply]
+    refusal: Callable[..., Reply]
+    part: Callable[..., tuple[bytes, ...]]
+    rest: Callable[..., tuple[bytes, ...]]
+
+
+def _protocol(provider: str, module: Any) -> Protocol:
+    server = getattr(module, f"{provider}_server")
+    return Protocol(provider, server, module.answer, module.broken, module.refusal, module.part, module.rest)
+
+
+PROTOCOLS = {"openai": _protocol("openai", openai_server), "anthropic": _protocol("anthropic", anthropic_server)}
+
+OPENAI = pytest.mark.parametrize("protocol", ["openai"], indirect=True)
+ANTHROPIC = pytest.mark.parametrize("protocol", ["anthropic"], indirect=True)
+
+
+@pytest.fixture(params=PROTOCOLS)
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    """Each protocol in turn."""
+    return PROTOCOLS[request.param]
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[OpenAIServer]:
-    """A server that speaks OpenAI's chat completions."""
-    async with openai_server() as running:
+async def server(protocol: Protocol) -> AsyncIterator[ModelServer]:
+    """A server that speaks it."""
+    async with protocol.server() as running:
         yield running
 
 
 @pytest.fixture
-async def model(server: OpenAIServer) -> AsyncIterator[Model]:
+async def model(protocol: Protocol, server: ModelServer) -> AsyncIterator[Model]:
     """A model on that server, with a key."""
-    agent = Agent(model="openai:fake", base_url=server.base_url, api_key_env="KEY")
-    async with aclosing(open_model(agent, env={"KEY": f"{SECRET}\n"})) as opened:
-        yield opened
+    async with aclosing(opened(protocol, server, api_key_env="KEY")) as running:
+        yield running
 
 
-async def said(model: Model, conversation: list[Entry] = ASKED) -> list[Piece | Said]:
+def opened(protocol: Protocol, server: ModelServer, **fields: Any) -> Model:
+    """A model of an agent with those fields."""
+    agent = Agent(model=f"{protocol.provider}:fake", base_url=server.base_url, **fields)
+    return open_model(agent, env={"KEY": f"{SECRET}\n"})
+
+
+async def said(model: Model, prompt: Prompt = ASKED) -> list[Piece | Said]:
     """The whole response."""
     async with asyncio.timeout(WITHIN):
-        return [piece async for piece in model.stream(conversation)]
+        return [piece async for piece in model.stream(prompt)]
 
 
-async def failure(model: Model) -> ModelFailure:
+async def end_of(model: Model, prompt: Prompt = ASKED) -> Said:
+    """How a response ends."""
+    *pieces, end = await said(model, prompt)
+    assert isinstance(end, Said)
+    assert not any(isinstance(piece, Said) for piece in pieces)
+    return end
+
+
+async def failure(model: Model, prompt: Prompt = ASKED) -> ModelFailure:
     """How a request fails."""
     with pytest.raises(ModelFailure) as caught:
-        await said(model)
+        await said(model, prompt)
     return caught.value

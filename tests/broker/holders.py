@@ -59,7 +59,7 @@ async def drop(_delivery: Delivery) -> None:
 async def wait(delivery: Delivery) -> None:
     """A holder that waits to be told to stop, and hands the delivery over."""
     stopped = asyncio.Event()
-    delivery.on_stop = stopped.set
+    delivery.wake = stopped.set
     if not delivery.stopping:
         await stopped.wait()
     await delivery.nak()

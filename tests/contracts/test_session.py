@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts import events
 from contracts.events import AnyEvent
 from contracts.session import Session, Steer, Turn
 from tests.contracts import facts as a
@@ -154,8 +155,10 @@ def test_a_steer_belongs_to_the_turn_that_took_it_in() -> None:
     """DESIGN: `steer_applied` is added by a later attempt at that turn, by no other turn."""
     facts = [a.message("m1"), a.message("m2"), a.message("m3", "steer"), a.turn_start("m1")]
     taken = [*facts, a.turn_end("m3", "steered")]
-    assert turn(*taken).steered == {"m3": Steer(0)}
-    assert turn(*taken, a.steer_applied("m3", "m1")).steered == {"m3": Steer(0, told=True)}
+    message = a.message("m3", "steer")
+    assert isinstance(message, events.Message)
+    assert turn(*taken).steered == {"m3": Steer(message, after=0)}
+    assert turn(*taken, a.steer_applied("m3", "m1")).steered == {"m3": Steer(message, after=0, told=True)}
     assert turn(*taken, a.turn_end("m1", "cancelled"), of="m2").steered == {}
 
 

@@ -1,32 +1,11 @@
 """A real HTTP server that speaks OpenAI's streamed chat completions, as a script says."""
 
-import asyncio
 import json
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from enum import Enum
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
-from msgspec import Struct, field
-
-
-class Step(Enum):
-    """What a reply may do beside sending bytes."""
-
-    STALL = "send nothing until `Request.resume`, or until the client leaves"
-    CUT = "drop the connection"
-    END = "end the body properly, though the answer is not whole"
-
-
-class Reply(Struct, frozen=True):
-    """An answer to one request: a body whose parts are sent one by one, and its status."""
-
-    body: tuple[bytes | Step, ...]
-    status: int = 200
-    content_type: str = "text/event-stream"
-    headers: dict[str, str] = {}
-
+from tests.harness.model_server import ModelServer, Reply, serving
+from tests.harness.model_server import Step as Step
 
 DONE = b"data: [DONE]\n\n"
 MALFORMED = b'data: {"id": "chatcmpl-1", "choices": [{"delta": {"con\n\n'
@@ -43,7 +22,7 @@ def chunk(choices: list[object], **more: object) -> bytes:
     return sse(common | {"choices": choices} | more)
 
 
-def delta(reason: str | None = None, **fields: str) -> bytes:
+def delta(reason: str | None = None, **fields: object) -> bytes:
     """A chunk with that delta: `content="…"`, `reasoning_content="…"`."""
     return chunk([{"index": 0, "delta": fields, "finish_reason": reason}])
 
@@ -58,19 +37,45 @@ def part(*texts: str, thinking: tuple[str, ...] = ()) -> tuple[bytes, ...]:
     )
 
 
+def rest(*texts: str) -> tuple[bytes, ...]:
+    """More text of an answer that has begun, and its end."""
+    return (*(delta(content=text) for text in texts), *end())
+
+
+def call(index: int, arguments: str | None, name: str | None = None) -> bytes:
+    """A fragment of a tool call. The first has the name, and may have arguments."""
+    first = {"id": f"call_{index}", "type": "function"} if name is not None else {}
+    function = {"name": name} if name is not None else {}
+    return delta(tool_calls=[{"index": index, **first, "function": function | {"arguments": arguments}}])
+
+
+def calls(*named: tuple[str, str]) -> tuple[bytes, ...]:
+    """Calls side by side, names and arguments: every call begins before the first is whole."""
+    starts = [call(index, written[:1], name) for index, (name, written) in enumerate(named)]
+    return (*starts, *(call(index, written[1:]) for index, (_, written) in enumerate(named)))
+
+
+def end(reason: str = "stop", usage: tuple[int, int] | None = (7, 5), cached: int = 0) -> tuple[bytes, ...]:
+    """The end of an answer. `usage`: tokens of the prompt, `cached` of them, and of the completion."""
+    if usage is None:
+        return (delta(reason), DONE)
+    prompt, completion = usage
+    counts: dict[str, object] = {"prompt_tokens": prompt, "completion_tokens": completion}
+    counts |= {"total_tokens": prompt + completion, "prompt_tokens_details": {"cached_tokens": cached}}
+    return (delta(reason), chunk([], usage=counts), DONE)
+
+
 def answer(
     *texts: str,
     thinking: tuple[str, ...] = (),
-    reason: str = "stop",
+    use: Sequence[tuple[str, str]] = (),
+    reason: str | None = None,
     usage: tuple[int, int] | None = (7, 5),
+    cached: int = 0,
 ) -> Reply:
-    """A whole answer. `usage`: tokens of the prompt and of the completion."""
-    end = [delta(reason)]
-    if usage:
-        prompt, completion = usage
-        counts = {"prompt_tokens": prompt, "completion_tokens": completion}
-        end.append(chunk([], usage=counts | {"total_tokens": prompt + completion}))
-    return Reply((*part(*texts, thinking=thinking), *end, DONE))
+    """A whole answer, with calls of tools if `use` has any."""
+    reason = reason or ("tool_calls" if use else "stop")
+    return Reply((*part(*texts, thinking=thinking), *calls(*use), *end(reason, usage, cached)))
 
 
 def broken(*body: bytes | Step) -> Reply:
@@ -80,119 +85,19 @@ def broken(*body: bytes | Step) -> Reply:
 
 def refusal(status: int, code: str | None = None, text: str = "refused", **headers: str) -> Reply:
     """An error in OpenAI's form. Headers are written `retry_after="3"`."""
-    body = json.dumps({"error": {"message": text, "type": "error", "param": None, "code": code}})
-    named = {name.replace("_", "-").title(): value for name, value in headers.items()}
-    return Reply((body.encode(),), status, "application/json", named)
+    return Reply.error(status, {"error": {"message": text, "type": "error", "param": None, "code": code}}, **headers)
 
 
-class Request(Struct):
-    """A request that came. `closed_early`: the client left before it had the whole reply."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    closed_early: bool = False
-    resume: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def messages(self) -> list[tuple[str, str]]:
-        """What the model was shown: role and content."""
-        return [(message["role"], message["content"]) for message in self.body["messages"]]
-
-
-class OpenAIServer:
-    """The server. Requests get the scripted replies in the order they come, then `default`."""
+class OpenAIServer(ModelServer):
+    """The server. It answers `Hello world` unless it is scripted."""
 
     def __init__(self) -> None:
-        self.base_url = ""
-        self.requests: list[Request] = []
-        self.default = answer("Hello", " world")
-        self._replies: deque[Reply] = deque()
-        self._connections: set[asyncio.Task[None]] = set()
-
-    def script(self, *replies: Reply) -> None:
-        """Answer the next requests like this."""
-        self._replies.extend(replies)
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection: one request and its reply."""
-        task = asyncio.current_task()
-        assert task
-        self._connections.add(task)
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                request = await _read(reader)
-                self.requests.append(request)
-                reply = self._replies.popleft() if self._replies else self.default
-                await _send(request, reply, reader, writer)
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()
-
-    async def close(self) -> None:
-        """End the connections that are still open."""
-        for task in self._connections:
-            task.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
-
-
-async def _read(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    line, *fields = head.rstrip().split("\r\n")
-    headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(line.split()[1], headers, json.loads(body or b"{}"))
-
-
-async def _send(request: Request, reply: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    left = asyncio.create_task(reader.read(1))
-    try:
-        fields = {"Content-Type": reply.content_type} | reply.headers
-        fields |= {"Transfer-Encoding": "chunked", "Connection": "close"}
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        writer.write(f"HTTP/1.1 {reply.status} Scripted\r\n{head}\r\n".encode())
-        for step in reply.body:
-            if left.done():
-                request.closed_early = True
-            if left.done() or step is Step.CUT:
-                return
-            if step is Step.END:
-                break
-            if step is Step.STALL:
-                await _either(left, request.resume)
-                request.resume.clear()
-                request.closed_early = left.done()
-            else:
-                writer.write(b"%x\r\n%b\r\n" % (len(step), step))
-                await writer.drain()
-        writer.write(b"0\r\n\r\n")
-        writer.close()
-        await writer.wait_closed()
-    finally:
-        left.cancel()
-        await asyncio.gather(left, return_exceptions=True)
-
-
-async def _either(left: asyncio.Task[bytes], resume: asyncio.Event) -> None:
-    resumed = asyncio.create_task(resume.wait())
-    both: set[asyncio.Task[Any]] = {left, resumed}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        resumed.cancel()
+        super().__init__(answer("Hello", " world"))
 
 
 @asynccontextmanager
 async def openai_server() -> AsyncIterator[OpenAIServer]:
     """A server on a free port until the block ends."""
     server = OpenAIServer()
-    listener = await asyncio.start_server(server.accept, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    server.base_url = f"http://127.0.0.1:{port}/v1"
-    try:
+    async with serving(server):
         yield server
-    finally:
-        listener.close()
-        await server.close()
-        await listener.wait_closed()

@@ -61,6 +61,7 @@ MUTATIONS = {
     "cancel-is-no-end": _without(replace(TOOL, cancel=1), stop_counts=False),
     "steer-applied-first": _without(replace(STEER, cancel=1), end_takes_in=False),
     "late-steer-is-taken-in": _without(STEER, late_steers_wait=False),
+    "missed-is-not-told": _without(STEER, missed_tells=False),
     "no-replay": _without(replace(TOOL, crash=1), replay=False),
     "unknown-is-refused": _without(replace(TOOL, unknown=1), resolve=False),
     "max-deliver": _without(replace(TWO, crash=1), redeliver=False),

@@ -26,6 +26,8 @@ class Fold(Struct):
     stopping: set[int] = field(default_factory=set)
     taken: dict[int, int] = field(default_factory=dict)
     applied: set[int] = field(default_factory=set)
+    aims: dict[int, int] = field(default_factory=dict)
+    missed: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
     open: int | None = None
     call: int = 0
@@ -63,6 +65,8 @@ def _fold_turn(state: Fold, seq: int, kind: str, m: int, more: list[Any]) -> Non
         case "message" if m not in state.policy:
             if more[0] == "interrupt":
                 state.stopping.update(state.waiting)
+            if more[0] == "steer" and state.waiting:
+                state.aims[m] = state.waiting[0]
             state.policy[m] = more[0]
         case "cancel":
             named = m or next(iter(state.waiting), 0)
@@ -84,6 +88,8 @@ def _fold_turn(state: Fold, seq: int, kind: str, m: int, more: list[Any]) -> Non
             state.failures[m] = min(state.failures[m], 1)
         case "steer_applied":
             state.applied.add(m)
+        case "steer_missed":
+            state.missed.add(m)
 
 
 def _fold_call(state: Fold, seq: int, kind: str, more: list[Any]) -> None:

@@ -13,7 +13,7 @@ from tests.model.rules import Case
 from tests.model.state import State, Task
 
 
-def to_fact(  # noqa: PLR0911 - a table
+def to_fact(  # noqa: C901, PLR0911 - a table
     case: Case, state: State, task: Task, fact: Fact
 ) -> str | None:
     """Why this holder must not store this fact now."""
@@ -32,6 +32,10 @@ def to_fact(  # noqa: PLR0911 - a table
         return f"{kind} of m{m} inside the turn of m{f.open}"
     if task.claim and f.claims.get(m) != task.claim:
         return f"{kind} of m{m} from an older claim"
+    if kind == "steer_missed" and (fact[1] in f.missed or fact[1] in f.applied or f.aims.get(fact[1]) != fact[2]):
+        return f"m{fact[1]} is told again, or wrongly, that it missed m{fact[2]}"
+    if kind == "answer" and m in f.aims and m not in f.missed:
+        return f"m{m} is answered as its own and was not told that it missed m{f.aims[m]}"
     if kind == "call" and f.call:
         return "the same call twice"
     if kind == "turn_end" and fact[2] == "steered" and fact[1] in f.stopping:

@@ -51,6 +51,8 @@ class Reference:
     def _turn(self, task: Task, f: Fold, m: int) -> Fact | None:
         if m in f.stopping:
             return ("turn_end", m, "cancelled")
+        if m in f.aims and m not in f.missed and self._rules.missed_tells:
+            return ("steer_missed", m, f.aims[m])
         if m == 1 and self._case.tool:
             if not f.call or (not self._rules.replay and f.call < task.claim):
                 return ("call", "c")

@@ -24,6 +24,8 @@ class Rules:
     """A steer is taken in by its `turn_end(steered)`; `steer_applied` follows, not the reverse."""
     late_steers_wait: bool = True
     """A steer that comes after the last answer is not taken in: nothing would answer it."""
+    missed_tells: bool = True
+    """A steer that no turn took in is told so when its own turn begins."""
     replay: bool = True
     """A new attempt finds the recorded call by its id."""
     resolve: bool = True

@@ -26,7 +26,7 @@ def event_of(fact: Fact) -> AnyEvent:
 
 
 def _turn_event(fact: Fact) -> AnyEvent:  # noqa: PLR0911 - a table
-    base: dict[str, Any] = {"id": "e", "timestamp": "t", "session_id": "s"}
+    base: dict[str, Any] = {"id": "e", "timestamp": timestamp(0), "session_id": "s"}
     m = message_id(fact[1])
     match fact:
         case ("message", _, policy):
@@ -50,13 +50,15 @@ def _turn_event(fact: Fact) -> AnyEvent:  # noqa: PLR0911 - a table
         case ("answer", number):
             answer = answer_id(number)
             return events.StreamEnd(**base, message_id=answer, reply_to=m, content="", finish_reason="stop")
+        case ("steer_missed", _, aim):
+            return events.SteerMissed(**base, message_id=m, reply_to=message_id(aim))
         case ("steer_applied", _, taker):
             return events.SteerApplied(**base, message_id=m, reply_to=message_id(taker))
     raise ValueError(fact)
 
 
 def _call_event(fact: Fact) -> AnyEvent:
-    base: dict[str, Any] = {"id": "e", "timestamp": "t", "session_id": "s", "tool_call_id": CALL}
+    base: dict[str, Any] = {"id": "e", "timestamp": timestamp(0), "session_id": "s", "tool_call_id": CALL}
     of_turn = {**base, "reply_to": message_id(1)}
     match fact:
         case ("call", _):
@@ -83,6 +85,8 @@ def fact_of(event: Event) -> Fact:  # noqa: PLR0911 - a table
             return ("turn_end", _number(m), status)
         case events.SteerApplied(message_id=m, reply_to=taker):
             return ("steer_applied", _number(m), _number(taker))
+        case events.SteerMissed(message_id=m, reply_to=aim):
+            return ("steer_missed", _number(m), _number(aim))
         case events.ToolApprovalRequest():
             return ("ask", "c")
         case events.ToolStarted(attempt=attempt):

@@ -3,24 +3,28 @@
 import hashlib
 from base64 import b64encode
 from itertools import islice
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from broker.append import Append, append
+from broker.connect import Broker
 from broker.consume import Delivery
 from contracts import events
 from contracts.cloudevents import header_lines
-from contracts.errors import MillraceError
+from contracts.subjects import dead
 
 KEPT_DATA = 256 * 1024
 KEPT_HEADERS = 64
 KEPT_VALUE = 2048
 
 
-class Letter(Struct, frozen=True, kw_only=True):
-    """One refused message. `data` is base64, of the first 256 KiB; `size` tells how long it was.
+class Letter(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message of INGEST that was refused, or one of the log whose turn failed.
 
-    `id` is derived from the message's place: a letter that is there twice is the same letter.
+    `data` is base64, of the first 256 KiB; `size` tells how long it was. `id` is derived from the message's place: a
+    letter that is there twice is the same letter.
     """
 
     id: str
@@ -32,29 +36,32 @@ class Letter(Struct, frozen=True, kw_only=True):
     data: str
     size: int
     received_at: str
-    ingest_sequence: int
+    ingest_sequence: int | None = None
+    log_sequence: int | None = None
+    session_id: str | None = None
+    message_id: str | None = None
 
 
-def letter(tenant: str, refused: Delivery, why: MillraceError) -> Letter:
-    """The letter for a refused message."""
+def letter(tenant: str, refused: Delivery, reason: str, error: str, **more: Any) -> Letter:
+    """The letter for a message that was refused, or whose turn failed."""
     place = f"dead\0{tenant}\0{refused.seq}\0{refused.stored_at!r}"
     return Letter(
         id=hashlib.sha256(place.encode()).hexdigest()[:32],
         tenant=tenant,
-        reason=why.code,
-        error=str(why),
+        reason=reason,
+        error=error,
         subject=refused.subject,
         headers=_headers(refused.headers),
         data=b64encode(refused.data[:KEPT_DATA]).decode(),
         size=len(refused.data),
         received_at=events.timestamp(refused.stored_at),
-        ingest_sequence=refused.seq,
+        **more,
     )
 
 
-def encode(what: Letter) -> bytes:
-    """The bytes that are stored."""
-    return msgspec.json.encode(what)
+async def send(broker: Broker, what: Letter, *, deadline: float | None = None) -> None:
+    """Store a letter; the same one again within two minutes is stored once. Raises what `append` raises."""
+    await append(broker, Append(dead(what.tenant), msgspec.json.encode(what), what.id), deadline=deadline)
 
 
 def _headers(block: bytes) -> dict[str, str]:

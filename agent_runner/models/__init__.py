@@ -1,0 +1,1 @@
+"""The providers of models. Importing this package imports none of their SDKs; the first model does."""

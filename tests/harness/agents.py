@@ -1,0 +1,119 @@
+"""Agents in Python for the tests. What they do outside the log is a line in the file `$AGENTS_TEST_EFFECTS`."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from agent_runner.turn import Turn
+
+
+def effect(line: str) -> str:
+    """Something done outside the log."""
+    with Path(os.environ["AGENTS_TEST_EFFECTS"]).open("a") as file:
+        file.write(line + "\n")
+    return line
+
+
+async def worker(turn: Turn) -> None:
+    """Steps, an answer in pieces, a tool, progress, another answer; version 2 does them in another order."""
+    if os.environ.get("AGENTS_TEST_VERSION") == "2":
+        await turn.say("another code\n")
+    first = await turn.step("first", lambda: {"n": len(effect("first"))})
+    await turn.progress("half", 0.5)
+    await turn.say(_slowly(f"n={first['n']} "))
+    note = await turn.call("demo.note", {"text": "noted"})
+    await turn.step("second", _second)
+    await turn.progress("done", 1.0)
+    await turn.say(f"{note.status}\n")
+
+
+async def _second() -> None:
+    await asyncio.sleep(0)
+    effect("second")
+
+
+async def _slowly(text: str) -> AsyncIterator[str]:
+    for word in (text, "and ", "more"):
+        yield word
+        await asyncio.sleep(0.02)
+
+
+async def parallel(turn: Turn) -> None:
+    """Two calls side by side."""
+    results = await turn.call_all([("demo.add", {"a": 1, "b": 2}), ("demo.fail", {"text": "no"})])
+    await turn.say(" ".join(f"{result.status}:{result.result or result.code}" for result in results))
+
+
+async def reader(turn: Turn) -> None:
+    """Tells what was said in the session."""
+    await turn.say("|".join(f"{type(entry).__name__} {entry.content}" for entry in turn.conversation()))
+
+
+async def faulty(turn: Turn) -> None:
+    """Fails in the way that it is asked to."""
+    how = turn.message.content
+    await turn.say("before ")
+    if how == "raise":
+        raise ValueError("a secret")
+    if how == "exit":
+        raise SystemExit(3)
+    if how == "unrecordable":
+        await turn.step("bad", object)
+    if how == "forbidden":
+        await turn.call("demo.add", {"a": 1, "b": 2})
+    if how == "deep":
+        deep: dict[str, object] = {}
+        for _ in range(2000):
+            deep = {"d": deep}
+        await turn.call("demo.note", deep)
+    if how == "timeout":
+        async with asyncio.timeout(0):
+            await asyncio.sleep(10)
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    await turn.say("after")
+
+
+async def endless(turn: Turn) -> None:
+    """Never ends by itself: floods, loops over a tool, or waits."""
+    match turn.message.content:
+        case "flood":
+            await turn.say(_flood())
+        case "loop":
+            while True:
+                await turn.call("demo.add", {"a": 1, "b": 2})
+        case "stubborn":
+            await turn.say("stubborn")
+            while not turn.cancelled:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    effect("cancelled")
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    effect("still here")
+        case _:
+            try:
+                await turn.say("waiting")
+                await asyncio.sleep(3600)
+            finally:
+                effect("cleaned up")
+
+
+async def _flood() -> AsyncIterator[str]:
+    while True:
+        yield "flood " * 200
+
+
+async def steered(turn: Turn) -> None:
+    """Works until it is steered; tells what it was told."""
+    await turn.say("working\n")
+    told: list[str] = []
+    while "stop" not in told:
+        told += [steer.content for steer in await turn.steers()]
+        await asyncio.sleep(0.02)
+    await turn.say(",".join(told))
