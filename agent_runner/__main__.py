@@ -3,7 +3,7 @@
 import sys
 
 from agent_runner.agents import Agents
-from agent_runner.prompt import Tool
+from agent_runner.catalogue import Tools
 from agent_runner.runner import hold_message
 from agent_runner.state import State
 from broker.consume import Delivery, consume
@@ -12,13 +12,9 @@ from broker.process import Process, main
 from contracts import streams
 
 
-async def _no_tools(_globs: tuple[str, ...]) -> tuple[Tool, ...]:
-    return ()
-
-
 async def run(process: Process) -> None:
     """Hold messages until told to stop, then give back what is held."""
-    agents, folded = Agents(process.config, _no_tools), Folded(State)
+    agents, folded = Agents(process.config, Tools(process.broker, process.config.servers).offered), Folded(State)
     agents.load(agent.group for agent in process.config.agents.values())
 
     async def hold(delivery: Delivery) -> None:

@@ -178,7 +178,7 @@ class Conversation(Struct):
 
 
 def _shown(told: Told) -> list[Entry]:
-    """A turn's entries, each call followed by its result. Calls in a row that nobody spoke between are made together."""
+    """A turn's entries, each call followed by its result."""
     shown: list[Entry] = []
     for entry in told.entries.values():
         if isinstance(entry, User):

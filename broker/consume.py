@@ -290,7 +290,7 @@ class _Pull:
             await self._broker.unsubscribe(subscription)
 
 
-async def consume(  # noqa: C901 - the life of a process
+async def consume(
     broker: Broker, consumer: streams.Consumer, hold: Holder, stop: asyncio.Event, *, most: int | None = None
 ) -> None:
     """Hand each delivery to `hold` until `stop` is set, then wait for the holders to let go.

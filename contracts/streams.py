@@ -14,6 +14,7 @@ DEAD = "DEAD"
 STATE = "STATE"
 AUTH = "AUTH"
 TICKETS = "TICKETS"
+TOOLS = "TOOLS"
 
 ACK_WAIT = 1.5
 """How long a silent holder keeps a delivery: a killed runner's turn is taken over within 2 s."""
@@ -29,6 +30,7 @@ MAX_PAYLOAD = 8 * 1024 * 1024
 SIDE_STREAM_BYTES = 256 * 1024 * 1024
 """What the dead letters, the folds, and each tenant's external events may take."""
 
+TOOL_BYTES = 64 * 1024 * 1024
 AUTH_BYTES = 64 * 1024 * 1024
 TICKET_BYTES = 16 * 1024 * 1024
 
@@ -131,6 +133,13 @@ def tickets() -> Stream:
     )
 
 
+def tools() -> Stream:
+    """The tools of each server, the newest list of each."""
+    return Stream(
+        name=TOOLS, subjects=(subjects.TOOLS_ALL,), max_bytes=TOOL_BYTES, max_per_subject=1, allow_direct=True
+    )
+
+
 def ingest(tenant: str) -> Stream:
     """What a tenant's external systems publish. Message ids are per stream, so each has its own."""
     return Stream(
@@ -144,7 +153,15 @@ def ingest(tenant: str) -> Stream:
 
 def streams(tenants: tuple[str, ...], log_bytes: int) -> tuple[Stream, ...]:
     """Every stream."""
-    return (log(log_bytes), dead_letters(), state(), auth(), tickets(), *(ingest(tenant) for tenant in tenants))
+    return (
+        log(log_bytes),
+        dead_letters(),
+        state(),
+        auth(),
+        tickets(),
+        tools(),
+        *(ingest(tenant) for tenant in tenants),
+    )
 
 
 def agent_runner(ack_wait: float = ACK_WAIT) -> Consumer:
@@ -226,13 +243,14 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
                 subjects.lane_of_all("session", "call"),
                 subjects.ANY_DELTA,
                 subjects.DEAD_ALL,
-                *_reads(LOG),
+                *_reads(LOG, TOOLS),
                 *_holds(agent_runner()),
             )
             listens = (subjects.live_of_all("session"),)
         case "tool_runner":
             publish = (
                 subjects.lane_of_all("session", "tool"),
+                subjects.TOOLS_ALL,
                 subjects.DEAD_ALL,
                 *_reads(LOG),
                 *_holds(tool_runner()),

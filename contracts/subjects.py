@@ -7,6 +7,7 @@
     ingest.<tenant>.<source>.<type…>          what external systems publish
     dead.<tenant>                             what could not be accepted, with the reason
     state.<tenant>.session.<id>               a fold of a session's facts, to begin the next fold from; a cache
+    tools.<server>                            the tools of one server, for those who offer them to models
     auth.<tenant>.<key|user|token>.<id>       API keys, and what was revoked
     ticket.<hash>                             a ticket that may be used once
     edges.<what>                              what the edges tell one another; never stored
@@ -30,6 +31,7 @@ DEAD_ALL = "dead.>"
 STATE_ALL = "state.>"
 AUTH_ALL = "auth.>"
 TICKET_ALL = "ticket.*"
+TOOLS_ALL = "tools.*"
 EDGES_ALL = "edges.>"
 ANY_STATE = "state.*.session.*"
 ANY_TYPING = "live.*.session.*.typing"
@@ -175,6 +177,11 @@ def dead(tenant: str) -> str:
 def auth(tenant: str, kind: Literal["key", "user", "token"], subject_id: str) -> str:
     """Where an API key is kept, or that a user's tokens or one token were revoked."""
     return f"auth.{token(tenant)}.{kind}.{token(subject_id)}"
+
+
+def tools(server: str) -> str:
+    """Where the tools of a server are told."""
+    return f"tools.{token(server)}"
 
 
 def ticket(digest: str) -> str:

@@ -1,5 +1,6 @@
 """The tool runner's process: `python -m tool_runner`."""
 
+import asyncio
 import sys
 
 from broker.consume import Delivery, ack_wait, consume
@@ -7,6 +8,7 @@ from broker.hold import Folded
 from broker.process import Process, main
 from contracts import streams
 from contracts.session import Session
+from tool_runner.listing import Lister
 from tool_runner.runner import Tools, hold_call
 from tool_runner.servers import Servers
 
@@ -15,13 +17,16 @@ async def run(process: Process) -> None:
     """Hold tool calls until told to stop, then let go of what is held."""
     consumer = streams.tool_runner(0)
     wait = await ack_wait(process.broker, consumer.stream, consumer.durable)
-    async with Servers(process.config.servers) as servers:
+    lister = Lister(process.broker)
+    async with Servers(process.config.servers, told=lister.told) as servers, asyncio.TaskGroup() as tasks:
+        listing = tasks.create_task(lister.run(), name="listing")
         tools = Tools(process.config, servers, Folded(Session), wait)
 
         async def hold(delivery: Delivery) -> None:
             await hold_call(process.broker, delivery, tools)
 
         await consume(process.broker, consumer, hold, process.stop)
+        listing.cancel()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,10 @@ class Tool(Struct, frozen=True):
     idempotent: bool = False
 
 
+Told = Callable[[str, Mapping[str, Tool]], None]
+"""Hears which tools a server lists."""
+
+
 class Servers:
     """The tool servers of one process: each connected, listed and restarted by tasks of its own.
 
@@ -50,8 +54,10 @@ class Servers:
     ends the servers' processes; a call that is still in flight then raises `Lost`.
     """
 
-    def __init__(self, servers: Mapping[str, ToolServer], *, patience: float = PATIENCE) -> None:
-        self._servers = {name: _Server(name, server, patience) for name, server in servers.items()}
+    def __init__(
+        self, servers: Mapping[str, ToolServer], *, patience: float = PATIENCE, told: Told = lambda _name, _tools: None
+    ) -> None:
+        self._servers = {name: _Server(name, server, patience, told) for name, server in servers.items()}
         self._group = asyncio.TaskGroup()
         self._supervisors: list[asyncio.Task[None]] = []
 
@@ -177,7 +183,8 @@ class _Link:
 class _Server:
     """One tool server: its supervisor and the connection in use."""
 
-    def __init__(self, name: str, config: ToolServer, patience: float) -> None:
+    def __init__(self, name: str, config: ToolServer, patience: float, told: Told) -> None:
+        self._told = told
         self.name = name
         self.link: _Link | None = None
         self._config = config
@@ -219,6 +226,7 @@ class _Server:
         if not link.retired.is_set():
             link.since = anyio.current_time()
             self.link = link
+            self._told(self.name, link.tools)
             self._connected.set()
             logger.info("tool server connected", extra={"server": self.name})
 
@@ -237,6 +245,7 @@ class _Server:
                     await self._connected.wait()
                 if tool not in link.tools:
                     link.tools = await _listing(self.name, link.client)
+                    self._told(self.name, link.tools)
         except (TimeoutError, MCPError, ValueError) as error:
             if link:
                 self._retire(link)

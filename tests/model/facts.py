@@ -60,7 +60,9 @@ def fold(log: Log) -> Fold:
     return state
 
 
-def _fold_turn(state: Fold, seq: int, kind: str, m: int, more: list[Any]) -> None:
+def _fold_turn(  # noqa: C901 - a table
+    state: Fold, seq: int, kind: str, m: int, more: list[Any]
+) -> None:
     match kind:
         case "message" if m not in state.policy:
             if more[0] == "interrupt":

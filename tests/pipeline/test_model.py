@@ -26,6 +26,7 @@ async def talking(model: OpenAIServer, tmp_path_factory: pytest.TempPathFactory)
 model = "openai:test"
 base_url = "{model.base_url}"
 instructions = "Be brief."
+tries = 1
 """
     services = ("edge", "agent_runner")
     async with system(tmp_path_factory.mktemp("talking"), services=services, config=config) as running:
