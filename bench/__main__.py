@@ -47,6 +47,7 @@ SYSTEMS = {
     "paced": ("floor", "millrace"),
     "flat_out": ("floor_single", "floor", "millrace"),
     "killed": ("millrace",),
+    "cancelled": ("millrace",),
     "joins": ("floor", "millrace"),
     "fan_out": ("floor", "millrace"),
     "idle": ("floor", "millrace"),

@@ -78,6 +78,11 @@ class Session(asyncio.Protocol):
             turn.end(time.monotonic_ns(), "no turn_end")
         return turn
 
+    def cancel(self) -> None:
+        """Ask for the running turn to stop."""
+        self._ws.send_text(b'{"type":"cancel"}')
+        self._flush()
+
     def close(self) -> None:
         """Drop the connection."""
         if self._transport is not None:

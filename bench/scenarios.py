@@ -4,6 +4,7 @@
     paced             200 sessions at 20 deltas/s: delta stamped → received, and CPU
     flat_out          50 sessions without a pace: deltas/s and CPU
     killed            `kill -9` of the agent_runner in mid-stream, one turn after another
+    cancelled         `cancel` in mid-stream: sent → last delta received, and → `turn_end`
 
 Every loop is bounded in count, every turn in time.
 """
@@ -39,6 +40,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     flat_deltas: int = 2_000  # an answer stays near 44 kB: `stream_end` carries it whole
     flat_seconds: float = 3.5
     kills: int = 30
+    cancels: int = 100
     joins: int = 1_000
     audiences: tuple[int, ...] = (100, 1_000)
     fan_deltas: int = 100
@@ -57,6 +59,7 @@ QUICK = Scale(
     paced_deltas=60,
     flat_seconds=1.0,
     kills=3,
+    cancels=10,
     joins=100,
     audiences=(20,),
     fan_deltas=20,
@@ -165,11 +168,39 @@ async def killed(system: System, scale: Scale) -> Numbers:
         } | faults(turns, pool, 100)
 
 
+async def cancelled(system: System, scale: Scale) -> Numbers:
+    """Turns at 100 deltas a second in four sessions, each cancelled after 5 to 60 of them."""
+    pick = random.Random(1)
+    lasts, ends, kept = array("q"), array("q"), 0
+    async with connected(system.port, system.tokens, 4) as pool:
+        await warm(pool)
+        for i in range(scale.cancels):
+            session = pool.sessions[i % len(pool.sessions)]
+            running = asyncio.create_task(session.run(program(1000, 10), limit=60))
+            await asyncio.sleep(0)
+            assert session.turn is not None
+            await session.turn.reach(pick.randint(5, 60))
+            asked = time.monotonic_ns()
+            session.cancel()
+            turn = await running
+            lasts.append(max(0, turn.last - asked))
+            ends.append(turn.ended - asked)
+            kept += turn.status == "cancelled"
+    return {
+        "cancelled_percent": 100 * kept / scale.cancels,
+        "last_delta_p50_ms": percentile(lasts, 50),
+        "last_delta_max_ms": percentile(lasts, 100),
+        "end_p50_ms": percentile(ends, 50),
+        "end_max_ms": percentile(ends, 100),
+    }
+
+
 SCENARIOS: dict[str, Callable[[System, Scale], Awaitable[Numbers]]] = {
     "first_delta_idle": first_delta_idle,
     "paced": paced,
     "flat_out": flat_out,
     "killed": killed,
+    "cancelled": cancelled,
 }
 
 

@@ -31,7 +31,7 @@ class Turn:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.client_message_id = ""
         self.status = ""
-        self.sent = self.first = self.ended = 0
+        self.sent = self.first = self.last = self.ended = 0
         self.starts: list[int] = []
         self.frames = self.received = self.next = self.lost = self.repeated = self.misplaced = 0
         self.resets = self.gaps = 0
@@ -102,6 +102,7 @@ class Turn:
             return False
         if not self.first:
             self.first = now
+        self.last = now
         text = frame.delta
         self.misplaced += frame.offset != self._chars
         self._chars += len(text)
