@@ -130,7 +130,12 @@ class CallHolder:
                 await asyncio.sleep(RETRY_PAUSE)
 
     async def _report(self, progress: float, total: float | None, message: str | None) -> None:
-        """Append a report. One that something else came before is left out; a newer one follows."""
+        """Append a report. One that something else came before is left out; a newer one follows.
+
+        Who woke up after a takeover may have folded it by now, so that the condition alone would hold.
+        """
+        if not isinstance(self.decide(), Perform):
+            return
         await self.hold.append(
             events.ToolProgress(
                 id=events.new_id(),

@@ -69,17 +69,17 @@ class Caller:
 
     async def _follow(self, transport: Transport) -> None:
         self._connection = self._history.connected(self.tenant, self.session_id, self._after, transport.kind)
-        self._open = transport
         if transport.kind != Many.kind:
-            self._say_again()
+            self._say_again(transport)
         async with aclosing(transport.frames()) as frames:
             async for frame in frames:
                 await self._take(frame)
                 if frame["type"] == "subscribed":
-                    self._say_again()
+                    self._say_again(transport)
 
-    def _say_again(self) -> None:
-        """What nobody has confirmed."""
+    def _say_again(self, transport: Transport) -> None:
+        """What nobody has confirmed, now that it would be taken."""
+        self._open = transport
         for sent, policy in tuple(self._unconfirmed.values()):
             self._later(self._send_message(sent, policy))
 
@@ -175,7 +175,7 @@ class Caller:
 
     def _refused(self, name: str, code: str) -> None:
         if code in FINAL and (entry := self._unconfirmed.pop(name, None)):
-            entry[0].outcome = "refused"
+            entry[0].outcome, entry[0].code = "refused", code
             self._confirmed.pop(name).set_result(None)
         elif name in self._unconfirmed or name in self._undecided:
             self._later(self._once_more(name))

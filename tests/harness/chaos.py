@@ -12,20 +12,10 @@ from typing import Literal
 from msgspec import Struct
 
 from tests.harness.history import Fault, History
+from tests.harness.points import POINTS
 from tests.harness.system import Service, System
 from tests.harness.wait import until
 
-POINTS = {
-    "agent_runner": (
-        "append:turn_start append:stream_start append:stream_delta append:stream_reset append:stream_end "
-        "append:tool_call append:agent_status append:workflow_progress append:turn_end settle:ack"
-    ),
-    "tool_runner": (
-        "append:tool_approval_request append:tool_started append:tool_progress append:tool_result call settle:ack"
-    ),
-    "edge": "append:message append:tool_approval append:cancel",
-    "event_ingest": "append:external_event settle:ack",
-}
 SERVICES = ("agent_runner", "agent_runner", "tool_runner", "tool_runner", "edge", "event_ingest")
 PAUSES = (2.0, 3.5)
 """Seconds: longer than `ack_wait`, so that somebody else takes over."""
@@ -39,7 +29,10 @@ Kind = Literal["point", "kill", "pause", "stop", "broker"]
 
 
 class Step(Struct, frozen=True):
-    """One fault. `at` seconds after the work began, for what is done from outside."""
+    """One fault. `at` seconds after the work began, for what is done from outside.
+
+    `point` also names what happens to a cluster of brokers.
+    """
 
     kind: Kind
     service: str = ""
@@ -58,7 +51,7 @@ def plan(chance: random.Random) -> list[Step]:
         elif kind != "point":
             steps.append(Step(kind, service, at=at))
         elif not any(step.kind == "point" and step.service == service for step in steps):
-            point, side = chance.choice(POINTS[service].split()), chance.choice(("before", "after"))
+            point, side = chance.choice(tuple(POINTS[service])), chance.choice(("before", "after"))
             nth = chance.randrange(1, 30) if "delta" in point else chance.randrange(1, 4)
             act = chance.choice(("kill", "kill", "pause"))
             steps.append(Step("point", service, f"{point}:{side}:{nth}:{act}"))
@@ -128,7 +121,7 @@ class Chaos:
         self.system = system
         self.history = history
         self.slots = [Slot(system, service) for service in system.services]
-        self._chance = chance
+        self.chance = chance
         self._tasks: set[asyncio.Task[None]] = set()
 
     def edges(self) -> list[str]:
@@ -162,9 +155,17 @@ class Chaos:
                 continue
             await asyncio.sleep(max(0.0, began + step.at - time.monotonic()))
             if step.kind == "broker":
-                await self._restart_broker()
+                await self.break_broker(step)
             else:
                 self._hit(self._slot(step.service), step)
+
+    async def break_broker(self, _step: Step) -> None:
+        """Kill the broker, and start it again."""
+        fault = self.history.fault("nats-server", "kill")
+        await self.system.nats.kill()
+        await asyncio.sleep(self.chance.choice((0.0, 0.5, 2.0)))
+        await self.system.nats.start()
+        fault.end()
 
     async def settle(self) -> None:
         """Wait until nothing hangs and nothing is down; what was armed in vain is replaced."""
@@ -179,15 +180,8 @@ class Chaos:
         for slot in self.slots:
             await slot.ready()
 
-    async def _restart_broker(self) -> None:
-        fault = self.history.fault("nats-server", "kill")
-        await self.system.nats.kill()
-        await asyncio.sleep(self._chance.choice((0.0, 0.5, 2.0)))
-        await self.system.nats.start()
-        fault.end()
-
     def _slot(self, service: str) -> Slot:
-        return self._chance.choice([slot for slot in self.slots if slot.name == service])
+        return self.chance.choice([slot for slot in self.slots if slot.name == service])
 
     def _hit(self, slot: Slot, step: Step) -> None:
         if slot.busy or not slot.state:
@@ -203,7 +197,8 @@ class Chaos:
             for slot in self.slots:
                 if not slot.busy and (state := slot.state) in GONE:
                     slot.busy = True
-                    fault = Fault(slot.name, f"found {state}", time.time() - 1)
+                    now = time.time()
+                    fault = Fault(slot.name, f"found {state}", now - 1, noticed=now)
                     self.history.faults.append(fault)
                     self._do(self._resume(slot, fault) if state == "T" else self._replace(slot, fault))
             await asyncio.sleep(WATCH_EVERY)
@@ -220,7 +215,7 @@ class Chaos:
         slot.busy = False
 
     async def _resume(self, slot: Slot, fault: Fault) -> None:
-        await asyncio.sleep(self._chance.uniform(*PAUSES))
+        await asyncio.sleep(self.chance.uniform(*PAUSES))
         slot.service.resume()
         fault.end()
         slot.busy = False

@@ -19,13 +19,17 @@ Outcome = Literal["accepted", "refused", "unknown"]
 
 
 class Sent(Struct):
-    """A message that a client sent, however often: `unknown` where nobody told what became of it."""
+    """A message that a client sent, however often: `unknown` where nobody told what became of it.
+
+    `code`: why it was refused.
+    """
 
     session_id: str
     client_message_id: str
     content: str
     outcome: Outcome = "unknown"
     message_ids: list[str] = field(default_factory=list)
+    code: str = ""
 
 
 class Connection(Struct):
@@ -53,12 +57,21 @@ class Published(Struct):
 
 
 class Fault(Struct):
-    """Something that was done to a process, between two points in (Unix) time."""
+    """Something that was done to a process, between two points in (Unix) time.
+
+    `noticed`: when a process was seen to be dead or stopped that did so by itself.
+    """
 
     service: str
     what: str
     since: float
     until: float | None = None
+    noticed: float = 0
+
+    @property
+    def is_death(self) -> bool:
+        """Whether a process was seen to be dead."""
+        return bool(self.noticed) and self.what != "found T"
 
     def end(self) -> None:
         """Its effect is over: the process is gone, or goes on."""
@@ -99,6 +112,7 @@ class History(Struct):
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     canaries: dict[str, str] = field(default_factory=dict)
+    replicas: int = 1
     log: list[Record] = field(default_factory=list)
 
     def fault(self, service: str, what: str) -> Fault:

@@ -63,7 +63,7 @@ class NatsServer:
     async def client(self, user: str, on_error: OnError = _ignore) -> Client:
         """A plain NATS client with a user's credentials. The test closes it."""
         return await nats.connect(
-            self.url,
+            self.url.split(","),
             nkeys_seed=self.seed(user),
             inbox_prefix=streams.inbox(user),
             reconnect_time_wait=RECONNECT_WAIT,
@@ -74,7 +74,7 @@ class NatsServer:
     async def tenant_client(self, tenant: str, on_error: OnError = _ignore) -> Client:
         """A plain NATS client as a tenant's external system has it. The test closes it."""
         return await nats.connect(
-            self.url,
+            self.url.split(","),
             nkeys_seed=self.tenant_seed(tenant),
             reconnect_time_wait=RECONNECT_WAIT,
             max_reconnect_attempts=-1,

@@ -4,10 +4,11 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from msgspec import Struct
 from nats.aio.client import Client
 from websockets.asyncio.client import connect
 
@@ -32,12 +33,20 @@ class Round:
         self.seed = seed
         self.chance = random.Random(seed)
         self.history = History(canaries={tenant: uuid.uuid4().hex for tenant in TENANTS})
-        self.steps: list[Step] = []
-        self.chaos = Chaos(system, self.history, self.chance)
-        self._read = log
+        self.steps: Sequence[Struct] = ()
+        self.chaos = self.make_chaos()
+        self.read = log
         self._before = len(log)
         self.callers: list[Caller] = []
         self.clients: dict[str, Client] = {}
+
+    def make_chaos(self) -> Chaos:
+        """What breaks things."""
+        return Chaos(self.system, self.history, self.chance)
+
+    def plan(self) -> list[Step]:
+        """What is to break."""
+        return plan(self.chance)
 
     async def run(self) -> list[str]:
         """Every violation; the history is complete then."""
@@ -54,7 +63,7 @@ class Round:
                 await client.close()
         mark = self.mark
         self.history.notes = [line for line in self.system.notes if mark in line]
-        self.history.log = [r for n, r in enumerate(self._read) if n >= self._before or ".tenant." in r.subject]
+        self.history.log = [r for n, r in enumerate(self.read) if n >= self._before or ".tenant." in r.subject]
         return problems + check(self.history)
 
     @property
@@ -84,9 +93,9 @@ class Round:
 
     async def work(self) -> list[str]:
         """Have everybody talk while things fail; what was not over in time."""
-        self.steps = plan(self.chance)
-        await self.chaos.arm(self.steps)
-        faults = asyncio.create_task(self.chaos.act(self.steps))
+        self.steps = steps = self.plan()
+        await self.chaos.arm(steps)
+        faults = asyncio.create_task(self.chaos.act(steps))
         try:
             async with asyncio.timeout(QUIET_WITHIN), asyncio.TaskGroup() as work:
                 for number, caller in enumerate(self.callers):
@@ -104,7 +113,7 @@ class Round:
         """Wait until everything runs again and everything accepted has its end; what has not."""
         try:
             await self.chaos.settle()
-            await until(self._is_quiet, within=QUIET_WITHIN)
+            await until(self.is_quiet, within=QUIET_WITHIN)
         except AssertionError:
             return ["not quiet: something accepted has no end, or was not delivered"]
         finally:
@@ -119,11 +128,11 @@ class Round:
             attributes: dict[str, str] = words.chance.choice(({"sessionid": caller.session_id}, {"userid": user}, {}))
             await publish(self.clients[caller.tenant], self.history, Target(caller.tenant, attributes), words.mark)
 
-    async def _is_quiet(self) -> bool:
+    async def is_quiet(self) -> bool:
         """Whether all that was accepted has its end, in the log and at every client."""
-        after = self._read[-1].seq if self._read else 0
-        self._read += await read_log(self.clients["provisioner"], after)
-        log = self._read[self._before :]
+        after = self.read[-1].seq if self.read else 0
+        self.read += await read_log(self.clients["provisioner"], after)
+        log = self.read[self._before :]
         ended = {r.event["reply_to"] for r in log if r.type == "turn_end"}
         results = {r.event["tool_call_id"] for r in log if r.type == "tool_result"}
         stored = {r.event["event_id"] for r in log if r.type == "external_event"}

@@ -8,8 +8,8 @@ import sys
 import time
 import urllib.request
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 
@@ -161,12 +161,18 @@ class System:
 
 @asynccontextmanager
 async def system(
-    directory: Path, *, services: tuple[str, ...] = SERVICES, config: str = "", log_bytes: int = LOG_BYTES, **more: str
+    directory: Path,
+    *,
+    services: tuple[str, ...] = SERVICES,
+    config: str = "",
+    log_bytes: int = LOG_BYTES,
+    broker: Callable[..., AbstractAsyncContextManager[NatsServer]] = nats_server,
+    **more: str,
 ) -> AsyncIterator[System]:
-    """The system, ready, until the block ends; then everything is killed."""
+    """The system, ready, until the block ends; then everything is killed. `broker`: one server, or a cluster."""
     file = directory / "millrace.toml"
     file.write_text("[tenants.acme]\n[tenants.globex]\n" + config)
-    async with nats_server(directory / "nats", log_bytes=log_bytes) as nats:
+    async with broker(directory / "nats", log_bytes=log_bytes) as nats:
         running = System(nats, directory, file, more)
         try:
             for name in services:

@@ -3,21 +3,15 @@
 The history was recorded from a real system with `python -m tests.harness.record`.
 """
 
-import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
+from tests.harness.call_rules import EXPECTED
 from tests.harness.checker import FROM_THE_START, check
 from tests.harness.history import Connection, Frame, History, Record
-from tests.harness.log_rules import EXPECTED
-
-RECORDED = Path(__file__).parent / "histories" / "good.json"
-
-Plant = Callable[[History], None]
+from tests.harness.planting import RECORDED, Plant, call_id, change, move, remove, repeat, where
 
 
 @pytest.fixture
@@ -26,50 +20,9 @@ def history() -> History:
     return History.load(RECORDED)
 
 
-def where(history: History, type_: str, nth: int = 0, **fields: Any) -> int:
-    """The place of a record in the log."""
-    found = [
-        n
-        for n, record in enumerate(history.log)
-        if record.type == type_ and all(record.event.get(name) == value for name, value in fields.items())
-    ]
-    return found[nth]
-
-
 def frames_of(connection: Connection, type_: str) -> list[int]:
     """The places of its frames of a type."""
     return [n for n, frame in enumerate(connection.frames) if frame["type"] == type_]
-
-
-def change(history: History, place: int, **fields: Any) -> None:
-    """Change an event in the log and wherever it was delivered, so that only the log's own rules can object."""
-    record = history.log[place]
-    for connection in history.connections:
-        for frame in connection.frames:
-            if frame.get("id") == record.event["id"]:
-                frame.update(fields)
-    record.event.update(fields)
-
-
-def repeat(history: History, place: int, at: int, **fields: Any) -> None:
-    """Store an event again at another place, as a new event that was delivered to nobody."""
-    record = history.log[place]
-    event = copy.deepcopy(record.event) | {"id": f"planted-{place}-{at}"} | fields
-    history.log.insert(at, msgspec.structs.replace(record, event=event))
-
-
-def remove(history: History, place: int) -> None:
-    """Take an event out of the log and out of what was delivered."""
-    event_id = history.log.pop(place).event["id"]
-    for connection in history.connections:
-        for n, frame in enumerate(connection.frames):
-            if frame.get("id") == event_id:
-                connection.frames[n] = {"type": "nothing"}
-
-
-def move(history: History, place: int, to: int) -> None:
-    """Put a record elsewhere in the log."""
-    history.log.insert(to, history.log.pop(place))
 
 
 def longest(history: History) -> Connection:
@@ -88,12 +41,6 @@ def note(history: History, word: str) -> str:
     calls = [r.event for r in history.log if r.type == "tool_call"]
     texts: list[str] = [call["arguments"]["text"] for call in calls if "text" in call["arguments"]]
     return next(text for text in texts if text.endswith(word))
-
-
-def call_id(history: History, word: str) -> str:
-    """The call of that note."""
-    calls = [r.event for r in history.log if r.type == "tool_call"]
-    return str(next(c["tool_call_id"] for c in calls if c["arguments"].get("text", "").endswith(word)))
 
 
 def open_call(history: History) -> int:
@@ -181,6 +128,7 @@ def start_again(history: History) -> None:
 def start_late(history: History) -> None:
     place = where(history, "tool_started", tool_call_id=call_id(history, "taken yes"))
     repeat(history, place, len(history.log))
+    history.log[-1].headers[EXPECTED] = str(history.log[-2].seq)
 
 
 def accept_twice(history: History) -> None:

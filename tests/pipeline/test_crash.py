@@ -12,6 +12,7 @@ import pytest
 from tests.harness.history import Record
 from tests.harness.rounds import Round
 from tests.harness.system import system
+from tests.harness.takeovers import said, takeovers
 
 pytestmark = pytest.mark.anyio
 
@@ -46,8 +47,9 @@ async def run_rounds(seeds: list[int], directory: Path, *, runners: int) -> None
             this = Round(running, seed, log)
             violations = await this.run()
             over = dict(Counter(connection.transport for connection in this.history.connections))
-            faults = len(this.history.faults)
+            faults, found = len(this.history.faults), said(takeovers(this.history.log, this.history.faults))
             print(
-                f"round {seed}: {len(log)} records, {faults} faults, connections {over}, {len(violations)} violations"
+                f"round {seed}: {len(log)} records, {faults} faults, connections {over}, {found}, "
+                f"{len(violations)} violations"
             )
             assert not violations, this.report(violations, directory)

@@ -1,0 +1,178 @@
+"""One directed round: processes are armed with chosen points, and scenarios run until each point was reached."""
+
+import asyncio
+import json
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from tests.harness.caller import Caller
+from tests.harness.chaos import GONE, SETTLED_WITHIN, Slot
+from tests.harness.client import new_session
+from tests.harness.history import Record
+from tests.harness.points import SCENARIOS, Combination
+from tests.harness.rounds import QUIET_WITHIN, TENANTS, Round
+from tests.harness.system import System
+from tests.harness.wait import until
+from tests.harness.workload import approve
+
+TRIES = 6
+"""How often a scenario is repeated where another process than the armed one got its work."""
+
+REACHED_WITHIN = 30.0
+
+
+class Directed(Round):
+    """A round of chosen combinations, at most one for each service."""
+
+    def __init__(self, system: System, seed: int, log: list[Record], cards: Sequence[Combination]) -> None:
+        super().__init__(system, seed, log)
+        self.steps = cards
+        self._running: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Clients come as they are needed."""
+        try:
+            yield
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def work(self) -> list[str]:
+        """Run every scenario, all at the same time; what was not reached, and what was not over in time."""
+        trials = [Trial(self, card) for card in self.steps if isinstance(card, Combination)]
+        for trial in trials:
+            await trial.prepare()
+        await asyncio.gather(*(trial.run() for trial in trials))
+        return [trial.problem for trial in trials if trial.problem] + await self.quiet()
+
+    async def quiet(self) -> list[str]:
+        """First as it is: what was paused goes on with its work, and is replaced only then."""
+        try:
+            await until(self._is_over, within=QUIET_WITHIN)
+        except AssertionError:
+            return ["not quiet: something accepted has no end, or was not delivered"]
+        return await super().quiet()
+
+    async def _is_over(self) -> bool:
+        slots = self.chaos.slots
+        return not any(slot.busy or slot.state in GONE for slot in slots) and await self.is_quiet()
+
+    async def caller(self, trial: "Trial") -> Caller:
+        """A client in a new session."""
+        number = len(self.callers)
+        tenant = TENANTS[number % 2]
+        token = self.system.token(tenant, f"user-{self.seed}-{number}")
+        while True:
+            try:
+                session_id = await new_session(self.chance.choice(self.chaos.edges()), token, agent=trial.agent)
+                break
+            except (OSError, AssertionError):  # that edge has just died
+                await asyncio.sleep(0.1)
+        caller = Caller(self.history, trial.edges, (tenant, session_id, token))
+        caller.approve = approve
+        self.callers.append(caller)
+        self._running.append(asyncio.create_task(caller.run()))
+        return caller
+
+
+class Trial:
+    """One combination: the process that is armed, and the sessions that bring it to its point."""
+
+    def __init__(self, round_: Directed, card: Combination) -> None:
+        self.problem = ""
+        self._round = round_
+        self._card = card
+        self._scenario = SCENARIOS[card.scenario]
+        self._slots = [slot for slot in round_.chaos.slots if slot.name == card.service]
+        self._slot = round_.chance.choice(self._slots)
+        nth = round_.chance.randrange(1, 5) if "delta" in card.point else 1
+        self._fault = f"{card.point}:{nth}:{card.act}"
+        self._process: Process | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the armed process died or stopped where it was to."""
+        if self._card.act == "pause":
+            faults = self._round.history.faults
+            return any(fault.service == self._card.service and fault.what == "found T" for fault in faults)
+        return self._process is not None and self._process.returncode == -signal.SIGKILL
+
+    @property
+    def agent(self) -> str:
+        """Who answers."""
+        return self._scenario.agent
+
+    def edges(self) -> list[str]:
+        """Where its clients connect: to the armed edge, if it is one."""
+        if self._card.service == "edge" and not self.reached:
+            return [self._slot.service.url]
+        return self._round.chaos.edges()
+
+    async def prepare(self) -> None:
+        """Have a process that is armed, or a plain one where the armed one is to take over."""
+        await until(lambda: not self._slot.busy, within=SETTLED_WITHIN)
+        if self._scenario.act != "take over":
+            if not self._slot.is_armed:
+                await self._arm(self._slot)
+        elif self._slot.is_armed:
+            self._slot.busy, self._process = True, None
+            await self._slot.restart()
+            self._slot.busy = False
+        for slot in self._round.chaos.slots:
+            await slot.ready()
+
+    async def _arm(self, slot: Slot) -> None:
+        fault = self._round.history.fault(slot.name, "killed to be armed")
+        fault.noticed = time.time()
+        await slot.arm(self._fault)
+        self._process = slot.service.process
+        fault.end()
+
+    async def run(self) -> None:
+        """Repeat the scenario until the point is reached; then see that every session is usable."""
+        for _ in range(TRIES):
+            try:
+                await self.prepare()
+                callers = [await self._round.caller(self) for _ in self._slots]
+                await asyncio.gather(*(self._say(caller) for caller in callers), self._act(callers))
+            except AssertionError as failure:
+                self.problem = f"stuck: {self._card.name}: {failure}"
+                return
+            if self.reached:
+                await asyncio.gather(*(caller.say("and then?") for caller in callers))
+                return
+        self.problem = f"not reached: {self._card.name} with {self._card.scenario!r}"
+
+    async def _say(self, caller: Caller) -> None:
+        canary, number = self._round.history.canaries[caller.tenant], self._round.callers.index(caller)
+        content = json.dumps(self._scenario.program).replace("NOTE", f"{canary} {self._round.mark}{number}")
+        sent = await caller.say(content)
+        assert sent.outcome == "accepted", f"refused: {sent.code}"
+        if self._scenario.act in ("cancel", "steer"):
+            await self._in_mid_stream(caller)
+            if self._scenario.act == "cancel":
+                await caller.cancel(sent.message_ids[-1])
+            else:
+                await caller.say("mind this", "steer")
+        await until(lambda: self.reached or sent.message_ids[-1] in caller.ended, within=REACHED_WITHIN)
+
+    async def _act(self, callers: list[Caller]) -> None:
+        if self._scenario.act not in ("stop", "take over"):
+            return
+        for caller in callers:
+            await self._in_mid_stream(caller)
+        if self._scenario.act == "stop":
+            self._slot.service.process.send_signal(signal.SIGTERM)
+            return
+        for slot in self._slots:
+            if slot is not self._slot:
+                slot.service.process.kill()
+        await self._arm(self._slot)
+
+    async def _in_mid_stream(self, caller: Caller) -> None:
+        await until(lambda: self.reached or caller.of("stream_delta"), within=REACHED_WITHIN)

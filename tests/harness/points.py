@@ -1,0 +1,146 @@
+"""Every point at which a process may die or hang, with the scenarios that surely reach it.
+
+A new point is one line here: the random rounds take it from this table, and the directed ones too.
+"""
+
+import random
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from msgspec import Struct
+
+Act = Literal["", "cancel", "steer", "stop", "take over"]
+
+
+class Scenario(Struct, frozen=True):
+    """A program for the agent `script`, and what happens while it runs. `NOTE` becomes a text of its own.
+
+    Another `agent` takes it as any text.
+    `stop`: the runner is told to stop in mid-stream. `take over`: it dies there, and the one with the fault comes next.
+    """
+
+    program: list[dict[str, Any]]
+    act: Act = ""
+    agent: str = "script"
+
+
+def _stream(deltas: int) -> dict[str, Any]:
+    return {"stream": {"deltas": deltas, "interval_ms": 15}}
+
+
+def _note(decision: str) -> dict[str, Any]:
+    return {"tool": "demo.note", "arguments": {"text": f"NOTE {decision}"}}
+
+
+_ADD = {"tool": "demo.add", "arguments": {"a": 2, "b": 3}}
+_SLOW = {"tool": "demo.slow", "arguments": {"seconds": 0.8}}
+_FLOW = {"workflow": {"id": "NOTE flow", "steps": ["a", "b", "c"], "interval_ms": 40}}
+_DONE = {"say": "done"}
+
+SCENARIOS = {
+    "stream": Scenario([_stream(40), _DONE]),
+    "two answers": Scenario([_stream(20), _ADD, _stream(20)]),
+    "add": Scenario([_ADD, _DONE]),
+    "slow": Scenario([{"say": "wait"}, _SLOW, _DONE]),
+    "note": Scenario([{"say": "may I?"}, _note("yes"), _DONE]),
+    "no note": Scenario([_note("no"), _DONE]),
+    "workflow": Scenario([_FLOW, _DONE]),
+    "failure": Scenario([_stream(10), {"fail": "as told"}]),
+    "cancel": Scenario([_stream(120)], "cancel"),
+    "steer": Scenario([_stream(40), _ADD, _DONE], "steer"),
+    "late steer": Scenario([_stream(40)], "steer"),
+    "steps": Scenario([], agent="stepping"),
+    "stop": Scenario([_stream(90), _DONE], "stop"),
+    "take over": Scenario([_stream(90), _DONE], "take over"),
+}
+
+TOOLS = ("note", "add", "slow")
+
+POINTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "agent_runner": {
+        "append:turn_start": ("stream",),
+        "append:agent_status": ("note", "add"),
+        "append:stream_start": ("stream", "two answers"),
+        "append:stream_delta": ("stream",),
+        "append:stream_reset": ("take over",),
+        "append:stream_end": ("two answers", "cancel"),
+        "append:tool_call": ("note", "add"),
+        "append:workflow_progress": ("workflow",),
+        "append:steer_applied": ("steer",),
+        "append:steer_missed": ("late steer",),
+        "append:step": ("steps",),
+        "append:turn_end": ("stream", "note", "failure", "cancel", "steer"),
+        "append:turn_release": ("stop",),
+        "append:error": ("failure",),
+        "settle:ack": ("stream", "cancel"),
+        "settle:nak": ("stop",),
+    },
+    "tool_runner": {
+        "append:tool_approval_request": ("note", "no note"),
+        "append:tool_started": TOOLS,
+        "append:tool_progress": ("slow",),
+        "append:tool_result": (*TOOLS, "no note"),
+        "call": TOOLS,
+        "settle:ack": (*TOOLS, "no note"),
+    },
+    "edge": {
+        "append:message": ("stream",),
+        "append:cancel": ("cancel",),
+        "append:tool_approval": ("note", "no note"),
+    },
+    "event_ingest": {
+        "append:external_event": (),
+        "settle:ack": (),
+    },
+}
+"""Those of event_ingest have no scenario: they are for the random rounds, and tests/event_ingest."""
+
+ACTS = ("kill", "pause")
+
+
+class Combination(Struct, frozen=True):
+    """One point, what happens there, and the scenario that reaches it."""
+
+    service: str
+    point: str
+    act: str
+    scenario: str
+
+    @property
+    def name(self) -> str:
+        """How a person asks for it: `--crash-points NAME`."""
+        return f"{self.service}:{self.point}:{self.act}"
+
+
+def deck(service: str, chance: random.Random) -> list[Combination]:
+    """Every combination of a service in a random order, in which no point comes again before each has come."""
+    points = [f"{point}:{side}" for point in POINTS[service] for side in ("before", "after")]
+    chance.shuffle(points)
+    combinations = []
+    for turn in range(len(ACTS)):
+        for number, point in enumerate(points):
+            scenario = chance.choice(POINTS[service][point.rpartition(":")[0]])
+            combinations.append(Combination(service, point, ACTS[(number + turn) % len(ACTS)], scenario))
+    return combinations
+
+
+def hands(chance: random.Random, wanted: str, offset: float) -> list[tuple[Combination, ...]]:
+    """What is done in each round: a combination of several services at once, as far as there are any.
+
+    `wanted`: how many rounds, `all`, or a pattern of names. `offset`: where in the order to begin, from 0 to 1.
+    """
+    decks = []
+    for service in ("agent_runner", "tool_runner", "edge"):
+        cards = deck(service, chance)
+        first = int(len(cards) * offset)
+        cards = cards[first:] + cards[:first]
+        decks.append(cards if wanted == "all" or wanted.isdigit() else _named(cards, wanted))
+    rounds = max(map(len, decks)) if not wanted.isdigit() else int(wanted)
+    # the shorter decks last for part of the rounds, as in all of them together
+    longest = max(map(len, decks))
+    dealt = [cards[: -(-rounds * len(cards) // longest)] if longest else [] for cards in decks]
+    return [tuple(cards[n] for cards in dealt if n < len(cards)) for n in range(min(rounds, longest))]
+
+
+def _named(cards: list[Combination], pattern: str) -> list[Combination]:
+    return [card for card in cards if fnmatchcase(card.name, pattern)]
