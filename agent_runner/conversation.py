@@ -15,8 +15,8 @@ from contracts import events
 from contracts.errors import Code, MillraceError
 from contracts.events import AnyEvent
 
-KEPT = 1 << 20
-"""Bytes of ended turns that are kept at least: what a prompt of 256,000 tokens can hold."""
+ROOM = 128 * 1024
+"""Bytes that a prompt may have, unless told otherwise: 32,000 tokens."""
 
 ENTRY = 8
 """Tokens that an entry takes beside its text."""
@@ -47,12 +47,16 @@ class Told(Struct):
 
 
 class Conversation(Struct):
-    """Everything said in a session that a prompt may need. Folding a prefix and then the rest is folding everything."""
+    """Everything said in a session that a prompt of `room` bytes may need.
+
+    Folding a prefix and then the rest gives what folding everything gives.
+    """
 
     turns: dict[str, Told] = field(default_factory=dict)
     steered: set[str] = field(default_factory=set)
     calls: dict[str, str] = field(default_factory=dict)
     size: int = 0
+    room: int = ROOM
 
     def apply(self, seq: int, event: AnyEvent) -> None:  # noqa: C901, PLR0912 - one case a type
         """Take in the fact at `seq`. Facts come in the order of the log."""
@@ -141,10 +145,10 @@ class Conversation(Struct):
 
     def _forget(self) -> None:
         """Let go of the oldest turns that have ended, beyond what a prompt can hold."""
-        while self.size > 2 * KEPT:
+        while self.size > 2 * self.room:
             oldest = next(iter(self.turns))
             told = self.turns[oldest]
-            if not told.ended or self.size - told.size < KEPT:
+            if not told.ended or self.size - told.size < self.room:
                 return
             self.size -= told.size
             del self.turns[oldest]

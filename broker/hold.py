@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from broker.append import ATTEMPT_TIMEOUT, Append, LogFull, OutcomeUnknown, Stor
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.consume import Delivery
+from broker.kept import epoch, keep, load
 from broker.read import Record, last, page, read
 from broker.telemetry import tracer
 from contracts import events
@@ -32,6 +34,12 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 5.0
 """Seconds between looks at the leader's last sequence while a holder waits."""
+
+KEEP_AFTER = 64
+"""Facts beyond the kept fold from which on a new one is kept, and that a fold without one begins with."""
+
+KEPT_BYTES = 2 * 1024 * 1024
+"""The largest fold that is kept. What makes one larger is an open turn, which ends, or a very large prompt."""
 
 LOOKS = 200
 """Looks a second, in all, of those who wait: 10,000 look every 50 s. Each looks when the broker was away."""
@@ -56,13 +64,24 @@ T = TypeVar("T")
 class Hold(Generic[F]):
     """One delivery, the folded state of its topic, and the only way to append for it."""
 
-    def __init__(self, broker: Broker, delivery: Delivery, topic: Topic, state: F, seq: int) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what a holder begins with
+        self,
+        broker: Broker,
+        delivery: Delivery,
+        topic: Topic,
+        state: F,
+        seq: int,
+        begin: Callable[[], Awaitable[tuple[F, int] | None]] | None = None,
+    ) -> None:
         self.broker = broker
         self.delivery = delivery
         self.topic = topic
         self.state = state
         self.seq = seq
+        self.number = 0
+        """How many facts it has folded itself."""
         self.news = asyncio.Event()
+        self._begin = begin
         self._turn = asyncio.Lock()
         self._own = b""
         self._folded = asyncio.Event()
@@ -71,8 +90,10 @@ class Hold(Generic[F]):
         """Whether the state already holds everything before a first delivery; then it is folded too.
 
         Nobody can have claimed what is delivered for the first time before it was: the first look may wait until
-        an append is refused.
+        an append is refused. On replicas its condition does not keep out what is appended without one.
         """
+        if self.broker.is_replicated:
+            return False
         event = events.decode(self.delivery.data)
         if self.delivery.delivered > 1 or not self.seq or self.delivery.follows != self.seq or event is None:
             return False
@@ -100,6 +121,8 @@ class Hold(Generic[F]):
 
     async def _read_on(self) -> None:
         self.news.clear()
+        if not self.seq and self._begin:
+            await self._begin_again(self._begin)
         if self.broker.is_replicated:
             upto = await last(self.broker, self.topic.facts)
             async for records in read(self.broker, self.topic.facts, self.seq, upto):
@@ -110,6 +133,17 @@ class Hold(Generic[F]):
             records, more = await page(self.broker, self.topic.facts, self.seq)
             self._fold(records)
 
+    async def _begin_again(self, begin: Callable[[], Awaitable[tuple[F, int] | None]]) -> None:
+        """Fold the first facts, or begin from a fold that was kept, if there are many and it is of this history."""
+        records, more = await page(self.broker, self.topic.facts, 0, messages=KEEP_AFTER)
+        if more and (kept := await begin()):
+            state, seq = kept
+            since, _ = await page(self.broker, self.topic.facts, seq - 1)
+            if since and since[0].seq == seq:  # what it ends with still stands where it stood
+                self.state, self.seq = state, seq
+                return self._fold(since[1:])
+        self._fold(records)
+
     def _fold(self, records: list[Record]) -> None:
         for record in records:
             try:
@@ -119,6 +153,7 @@ class Hold(Generic[F]):
                 event = None
             if event is not None:
                 self.state.apply(record.seq, event)
+                self.number += 1
             self.seq = record.seq
         if records:
             self._has_folded()
@@ -151,12 +186,28 @@ class Hold(Generic[F]):
             self._own = event.id.encode()
             stored = await self._store(what)
             if stored:
-                self.state.apply(stored.seq, event)
-                self.seq = stored.seq
-                self._has_folded()
+                await self._take_in(stored.seq, event)
                 return stored.seq
         await self.look()
         return None
+
+    async def _take_in(self, seq: int, event: AnyEvent) -> None:
+        """Fold the fact that was just stored.
+
+        On replicas an append without a condition (a message, a cancel, an external event) may have been stored between
+        it and the fact that it names: that comes first.
+        """
+        if not self.broker.is_replicated or seq == self.seq + 1:
+            self.state.apply(seq, event)
+            self.seq, self.number = seq, self.number + 1
+            self._has_folded()
+        while self.seq < seq:
+            try:
+                async for records in read(self.broker, self.topic.facts, self.seq, seq):
+                    self._fold(records)
+            except (Unavailable, TimeoutError) as error:
+                logger.info("waiting for the broker", extra={"reason": str(error)})
+                await asyncio.sleep(0.1)
 
     async def append_delta(self, event: StreamDelta) -> bool:
         """Whether the delta is stored. Where something else came first, it is folded now."""
@@ -201,28 +252,53 @@ class Hold(Generic[F]):
             self.news.set()
 
 
+Again = Callable[[bytes, str], tuple[F, int] | None]
+"""A kept fold and how far it goes, from what was kept and the log's epoch."""
+
+Kept = Callable[[F, str, int], bytes]
+"""What is to be kept of a fold, with the log's epoch, every fact up to a sequence taken in."""
+
+
 class Folded(Generic[F]):
     """States that holders left behind, so that the next one of a topic need not fold from its beginning.
 
     A state is always a prefix of its topic, folded; one holder has it at a time. The oldest are forgotten.
     """
 
-    def __init__(self, empty: Callable[[], F], most: int = 1024) -> None:
+    def __init__(
+        self, empty: Callable[[], F], most: int = 1024, *, again: Again[F] | None = None, kept: Kept[F] | None = None
+    ) -> None:
+        self.again = again
+        self._kept = kept
         self._empty = empty
         self._most = most
-        self._states: dict[Topic, tuple[int, F]] = {}
+        self._states: dict[Topic, tuple[int, F, int]] = {}
 
-    def take(self, topic: Topic) -> tuple[int, F]:
-        """A state, and the sequence up to which it holds. It is the caller's from now on."""
-        return self._states.pop(topic, None) or (0, self._empty())
+    def take(self, topic: Topic) -> tuple[int, F, int]:
+        """A state, the sequence up to which it holds, and how many facts nobody has kept. It is the caller's now."""
+        return self._states.pop(topic, None) or (0, self._empty(), 0)
 
-    def keep(self, topic: Topic, seq: int, state: F) -> None:
-        """Leave a state for the next holder, unless there is one that is further."""
+    def keep(self, broker: Broker, topic: Topic, seq: int, state: F, behind: int = 0) -> None:
+        """Leave a state for the next holder, unless there is one that is further; beside the log, too, now and then."""
+        if self._kept and behind >= KEEP_AFTER:
+            behind = 0
+            try:
+                payload = self._kept(state, epoch(broker), seq)
+            except (OverflowError, TypeError, ValueError) as error:
+                logger.debug("a fold cannot be kept", extra={"topic": topic.id, "reason": str(error)})
+            else:
+                if len(payload) <= KEPT_BYTES:
+                    keep(broker, topic.turns_state, payload)
         if seq >= self._states.get(topic, (0,))[0]:
             self._states.pop(topic, None)
-            self._states[topic] = (seq, state)
+            self._states[topic] = (seq, state, behind)
         while len(self._states) > self._most:
             del self._states[next(iter(self._states))]
+
+    async def begin(self, broker: Broker, topic: Topic) -> tuple[F, int] | None:
+        """A fold that was kept beside the log, and how far it goes."""
+        stored = await load(broker, topic.turns_state) if self.again else None
+        return self.again(stored, epoch(broker)) if stored and self.again else None
 
 
 @asynccontextmanager
@@ -232,8 +308,9 @@ async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> Asyn
     The state is folded to the leader's last fact, or, at a first delivery, up to what is delivered.
     """
     topic = parse(delivery.subject)[0]
-    seq, state = folded.take(topic)
-    hold = Hold(broker, delivery, topic, state, seq)
+    seq, state, behind = folded.take(topic)
+    begin = partial(folded.begin, broker, topic) if folded.again else None
+    hold = Hold(broker, delivery, topic, state, seq, begin)
     delivery.wake = hold.news.set
     subscription = await broker.subscribe(topic.live_facts, hold.wake)
     broker.holds += 1
@@ -243,7 +320,7 @@ async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> Asyn
         yield hold
     finally:
         broker.holds -= 1
-        folded.keep(topic, hold.seq, hold.state)
+        folded.keep(broker, topic, hold.seq, hold.state, behind + hold.number)
         await broker.unsubscribe(subscription)
 
 

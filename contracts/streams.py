@@ -242,8 +242,9 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
                 subjects.lane_of_all("session", "agent"),
                 subjects.lane_of_all("session", "call"),
                 subjects.ANY_DELTA,
+                subjects.ANY_TURNS,
                 subjects.DEAD_ALL,
-                *_reads(LOG, TOOLS),
+                *_reads(LOG, STATE, TOOLS),
                 *_holds(agent_runner()),
             )
             listens = (subjects.live_of_all("session"),)
@@ -252,7 +253,7 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
                 subjects.lane_of_all("session", "tool"),
                 subjects.TOOLS_ALL,
                 subjects.DEAD_ALL,
-                *_reads(LOG),
+                *_reads(LOG, STATE),
                 *_holds(tool_runner()),
             )
             listens = (subjects.live_of_all("session"),)

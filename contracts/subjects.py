@@ -6,6 +6,7 @@
     live.<tenant>.session.<id>.typing         somebody is typing; never stored
     ingest.<tenant>.<source>.<type…>          what external systems publish
     dead.<tenant>                             what could not be accepted, with the reason
+    state.<tenant>.session.<id>.turns         an agent runner's fold of a session, likewise
     state.<tenant>.session.<id>               a fold of a session's facts, to begin the next fold from; a cache
     tools.<server>                            the tools of one server, for those who offer them to models
     auth.<tenant>.<key|user|token>.<id>       API keys, and what was revoked
@@ -34,6 +35,7 @@ TICKET_ALL = "ticket.*"
 TOOLS_ALL = "tools.*"
 EDGES_ALL = "edges.>"
 ANY_STATE = "state.*.session.*"
+ANY_TURNS = "state.*.session.*.turns"
 ANY_TYPING = "live.*.session.*.typing"
 ANY_DELTA = "log.*.*.*.delta"
 
@@ -118,6 +120,11 @@ class Topic(Struct, frozen=True, order=True):
     def state(self) -> str:
         """The fold of this topic that the next fold begins from."""
         return f"state.{self._path}"
+
+    @property
+    def turns_state(self) -> str:
+        """Likewise, as agent runners keep it."""
+        return f"state.{self._path}.turns"
 
     @property
     def live(self) -> str:

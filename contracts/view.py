@@ -153,7 +153,7 @@ class View(Struct):
             session=msgspec.structs.replace(self.session, ended={}),
             messages=[(seq, shown if len(shown) < LONG else b"") for seq, shown in self.messages],
         )
-        ended = [_packed(message_id) for message_id in self.session.ended]
+        ended = [packed(message_id) for message_id in self.session.ended]
         return msgspec.msgpack.encode(_Kept(FORMAT, epoch, upto, ended, view))
 
     @classmethod
@@ -163,7 +163,7 @@ class View(Struct):
             read = _kept.decode(kept)
             if (read.format, read.epoch) != (FORMAT, epoch):
                 return None
-            ended = [_unpacked(message_id) for message_id in read.ended]
+            ended = [unpacked(message_id) for message_id in read.ended]
         except (msgspec.DecodeError, ValueError):
             return None
         view = read.view
@@ -236,16 +236,17 @@ _kept = msgspec.msgpack.Decoder(_Kept)
 _MADE = re.compile(r"m_[0-9a-f]{32}")
 
 
-def _packed(message_id: str) -> bytes | str:
+def packed(message_id: str) -> bytes | str:
     """An id in less than half of the bytes, where it is one that an edge made."""
     return bytes.fromhex(message_id[2:]) if _MADE.fullmatch(message_id) else message_id
 
 
-def _unpacked(packed: object) -> str:
-    if isinstance(packed, bytes):
-        return f"m_{packed.hex()}"
-    if isinstance(packed, str):
-        return packed
+def unpacked(stored: object) -> str:
+    """The id again. Raises ValueError for what is none."""
+    if isinstance(stored, bytes):
+        return f"m_{stored.hex()}"
+    if isinstance(stored, str):
+        return stored
     raise ValueError("not an id")
 
 

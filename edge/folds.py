@@ -5,16 +5,12 @@ only if it is of this log (the epoch) and the fact that it ends with still stand
 folded from the first one. So nothing rests on it: an older one costs a longer read, none costs a whole one.
 """
 
-import asyncio
 import logging
 
-import msgspec
-
-from broker.client import status
-from broker.connect import Broker, Unavailable
+from broker import kept as beside
+from broker.connect import Broker
 from broker.read import last, read
 from contracts import events
-from contracts.streams import STATE
 from contracts.subjects import Topic
 from contracts.view import View
 
@@ -28,8 +24,6 @@ KEPT_BYTES = 512 * 1024
 
 Kept = tuple[View, int]
 """A view and the sequence of the last fact in it."""
-
-_keeping: set[asyncio.Task[None]] = set()
 
 
 async def fold(broker: Broker, topic: Topic, upto: int | None = None) -> tuple[View, int]:
@@ -48,13 +42,8 @@ async def fold(broker: Broker, topic: Topic, upto: int | None = None) -> tuple[V
 
 async def kept(broker: Broker, topic: Topic) -> Kept | None:
     """The view that was kept, if there is one of this log. Ask for it before asking how far to read."""
-    request = msgspec.json.encode({"last_by_subj": topic.state})
-    try:
-        reply = await broker.request(f"$JS.API.DIRECT.GET.{STATE}", request)
-    except (Unavailable, TimeoutError) as error:
-        logger.debug("no kept view", extra={"topic": topic.id, "reason": str(error)})
-        return None
-    return None if status(reply.headers) else View.again(reply.data, _epoch(broker))
+    stored = await beside.load(broker, topic.state)
+    return None if stored is None else View.again(stored, beside.epoch(broker))
 
 
 async def onwards(broker: Broker, topic: Topic, begun: Kept | None, upto: int) -> tuple[View, int]:
@@ -100,24 +89,11 @@ async def without_repeats(broker: Broker, topic: Topic, view: View) -> None:
 def keep(broker: Broker, topic: Topic, view: View, upto: int) -> None:
     """Keep a view, in the background; if that fails, the next one may succeed."""
     try:
-        payload = view.kept(_epoch(broker), upto)
+        payload = view.kept(beside.epoch(broker), upto)
     except (OverflowError, TypeError, ValueError) as error:
         logger.debug("a view cannot be kept", extra={"topic": topic.id, "reason": str(error)})
         return
     if len(payload) > KEPT_BYTES:
         logger.debug("a view is too large to be kept", extra={"topic": topic.id, "bytes": len(payload)})
         return
-    task = asyncio.create_task(_keep(broker, topic, payload), name=f"keep-{topic.id}")
-    _keeping.add(task)
-    task.add_done_callback(_keeping.discard)
-
-
-async def _keep(broker: Broker, topic: Topic, payload: bytes) -> None:
-    try:
-        await broker.request(topic.state, payload)
-    except (Unavailable, TimeoutError) as error:
-        logger.debug("a view was not kept", extra={"topic": topic.id, "reason": str(error)})
-
-
-def _epoch(broker: Broker) -> str:
-    return broker.log_info.epoch if broker.log_info else ""
+    beside.keep(broker, topic.state, payload)

@@ -7,6 +7,7 @@ from broker.consume import Delivery, ack_wait, consume
 from broker.hold import Folded
 from broker.process import Process, main
 from contracts import streams
+from contracts.kept import session_of
 from contracts.session import Session
 from tool_runner.listing import Lister
 from tool_runner.runner import Tools, hold_call
@@ -20,7 +21,7 @@ async def run(process: Process) -> None:
     lister = Lister(process.broker)
     async with Servers(process.config.servers, told=lister.told) as servers, asyncio.TaskGroup() as tasks:
         listing = tasks.create_task(lister.run(), name="listing")
-        tools = Tools(process.config, servers, Folded(Session), wait)
+        tools = Tools(process.config, servers, Folded(Session, again=session_of), wait)
 
         async def hold(delivery: Delivery) -> None:
             await hold_call(process.broker, delivery, tools)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runner.conversation import CUT, KEPT, NEVER, WORDS, Conversation
+from agent_runner.conversation import CUT, NEVER, ROOM, WORDS, Conversation
 from agent_runner.prompt import RESPONSE, Assistant, Prompt, Response, Result, Tool, Use, User
 from contracts import events
 from contracts.errors import Code, MillraceError
@@ -310,11 +310,11 @@ def test_turns_that_no_prompt_can_hold_are_forgotten() -> None:
     """The fold stays small, whatever the session's length."""
     conversation, seq = Conversation(), 0
     for n in range(100):
-        for fact in (asks(f"m{n}"), answers(f"m{n}", "x" * (KEPT // 10)), ends(f"m{n}")):
+        for fact in (asks(f"m{n}"), answers(f"m{n}", "x" * (ROOM // 10)), ends(f"m{n}")):
             seq += 1
             conversation.apply(seq, fact)
     assert len(conversation.turns) <= 21
-    assert KEPT <= conversation.size <= 2.2 * KEPT
+    assert ROOM <= conversation.size <= 2.2 * ROOM
     assert list(conversation.turns)[-1] == "m99"
 
 

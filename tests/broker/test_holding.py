@@ -104,16 +104,16 @@ async def test_what_was_folded_is_there_for_the_next_holder(runner: Broker, edge
             assert third.state is not second.state
             assert third.state.seqs == [1, 2, 3]
             await third.append(status("b"))
-    assert folded.take(TOPIC) == (4, third.state)
+    assert folded.take(TOPIC)[:2] == (4, third.state)
     assert folded.take(TOPIC)[0] == 0
 
 
-async def test_the_state_that_was_left_longest_ago_is_forgotten() -> None:
+async def test_the_state_that_was_left_longest_ago_is_forgotten(runner: Broker) -> None:
     folded = Folded(Seen, most=2)
     topics = [type(TOPIC).session("acme", name) for name in "abc"]
     for seq, topic in enumerate(topics, 1):
-        folded.keep(topic, seq, Seen())
-    folded.keep(topics[1], 1, Seen())
+        folded.keep(runner, topic, seq, Seen())
+    folded.keep(runner, topics[1], 1, Seen())
     assert [folded.take(topic)[0] for topic in topics] == [0, 2, 3]
 
 

@@ -26,7 +26,7 @@ def _fact(kind: str, lane: str) -> str:
 
 
 READS = {"STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"}
-STREAMS = {"LOG", "DEAD", "STATE", "AUTH", "TICKETS", "INGEST_acme", "INGEST_globex"}
+STREAMS = {"LOG", "DEAD", "STATE", "TOOLS", "AUTH", "TICKETS", "INGEST_acme", "INGEST_globex"}
 CONSUMERS = {
     "agent_runner": "LOG.agent_runner",
     "tool_runner": "LOG.tool_runner",
@@ -63,7 +63,15 @@ EVERYTHING = {
     *("live.acme.session.s1.fact.message", "live.acme.session.s1.delta"),
     *("live.acme.session.s1.typing", "live.acme.user.ann.typing"),
     *("ingest.acme.test.made", "ingest.globex.test.made", "dead.acme"),
-    *("state.acme.session.s1", "state.acme.user.ann", "auth.acme.key.k1", "ticket.abc", "edges.presence"),
+    *(
+        "state.acme.session.s1",
+        "state.acme.session.s1.turns",
+        "state.acme.user.ann",
+        "tools.demo",
+        "auth.acme.key.k1",
+        "ticket.abc",
+        "edges.presence",
+    ),
     *(f"_IN.{user}.x" for user in USERS),
     *("_INBOX.x", "anything", "$SYS.REQ.SERVER.PING", "$KV.b.k", "$JS.EVENT.ADVISORY.x"),
     *(s for c in CONSUMERS.values() for s in _holds(c)),
@@ -76,13 +84,13 @@ MAY_PUBLISH: dict[str, set[str]] = {
         *(_reads("LOG") | _reads("STATE") | _reads("AUTH") | _reads("TICKETS")),
     },
     "agent_runner": {
-        *(_fact("session", "agent"), _fact("session", "call"), "dead.acme"),
+        *(_fact("session", "agent"), _fact("session", "call"), "dead.acme", "state.acme.session.s1.turns"),
         *(f"log.acme.{kind}.{IDS[kind]}.delta" for kind in KINDS),
-        *(_reads("LOG") | _holds(CONSUMERS["agent_runner"])),
+        *(_reads("LOG") | _reads("STATE") | _reads("TOOLS") | _holds(CONSUMERS["agent_runner"])),
     },
     "tool_runner": {
-        *(_fact("session", "tool"), "dead.acme"),
-        *(_reads("LOG") | _holds(CONSUMERS["tool_runner"])),
+        *(_fact("session", "tool"), "dead.acme", "tools.demo"),
+        *(_reads("LOG") | _reads("STATE") | _holds(CONSUMERS["tool_runner"])),
     },
     "event_ingest": {
         *(_fact(kind, "event") for kind in KINDS),
@@ -96,7 +104,7 @@ LISTENING = {
     *(">", "*", "*.>", "log.>", "live.>", "live.*.>", "dead.>", "ingest.>", "$JS.>", "$SYS.>"),
     *("live.*.session.>", "live.acme.session.s1.>", "live.acme.session.s1.fact.>"),
     *("live.acme.user.ann.>", "live.acme.project.p1.>", "live.acme.tenant.all.>"),
-    *("edges.>", "edges.presence", "state.>", "auth.>", "ticket.*"),
+    *("edges.>", "edges.presence", "state.>", "tools.*", "auth.>", "ticket.*"),
     *("_IN.>", "_IN.*.>", "_INBOX.>", "_INBOX.x", "$JS.API.>", "$JS.ACK.>", "_R_.>", "_GR_.>"),
     *(f"_IN.{user}.>" for user in USERS),
 }

@@ -1,0 +1,89 @@
+"""What an agent runner folds of a session, and how it is kept."""
+
+from typing import Any
+
+from agent_runner import state as module
+from agent_runner.conversation import ROOM
+from agent_runner.state import DIGEST, State
+from contracts import events
+from contracts.events import AnyEvent
+from tests.agent_runner.test_conversation import answers, asks, calls, ends
+from tests.contracts import facts as a
+
+
+def fold(*facts: AnyEvent, into: State | None = None, first: int = 1) -> State:
+    """The state after those facts."""
+    state = into or State()
+    for seq, fact in enumerate(facts, first):
+        state.apply(seq, fact)
+    return state
+
+
+def test_what_is_kept_and_gone_on_with_is_what_is_folded_at_once() -> None:
+    """Promise: nobody can tell a state that was kept from one that was folded."""
+    facts: list[AnyEvent] = [asks("m1"), a.turn_start("m1"), answers("m1", "one"), calls("m1", "c1"), asks("m2")]
+    facts += [a.step("m1"), ends("m1"), a.turn_start("m2"), answers("m2", "two"), ends("m2"), asks("m3", "open")]
+    for cut in range(len(facts) + 1):
+        kept = fold(*facts[:cut]).kept("e", cut)
+        again = State.again(kept, "e", ROOM)
+        assert again
+        assert again[1] == cut
+        whole = fold(*facts)
+        for status in (again[0].session.ended, whole.session.ended):
+            status.update(dict.fromkeys(status, "completed"))  # how it ended is not kept
+        assert fold(*facts[cut:], into=again[0], first=cut + 1) == whole
+
+
+def test_what_is_no_kept_state_of_this_log_is_passed_over() -> None:
+    """Promise: it is a cache."""
+    kept = fold(asks("m1")).kept("e", 1)
+    assert State.again(kept, "another epoch", ROOM) is None
+    assert State.again(kept, "e", 2 * ROOM) is None
+    assert State.again(kept[:-3], "e", ROOM) is None
+    assert State.again(b"", "e", ROOM) is None
+    assert State.again(b"\xff" * 100, "e", ROOM) is None
+
+
+def test_a_message_stored_again_opens_no_turn_however_late(monkeypatch: Any) -> None:
+    """WIRE: never a second turn; the ids of old messages are digests."""
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    state = State()
+    for n in range(50):
+        fold(asks(f"m{n}"), ends(f"m{n}"), into=state)
+    assert len(state.session.ended) == 3
+    assert len(state.past) == 47 * DIGEST
+    for n in range(50):
+        fold(asks(f"m{n}", "again"), into=state)
+    assert not state.session.turns
+    fold(asks("new"), into=state)
+    assert list(state.session.turns) == ["new"]
+
+
+def test_a_digest_is_found_only_where_one_begins() -> None:
+    """Six bytes across two digests are no digest."""
+    state = State()
+    one, two = module._digest("one"), module._digest("two")
+    state.past = one + two
+    assert state._is_past("one")
+    assert state._is_past("two")
+    state.past = b"x" + one + b"x" * 5
+    assert not state._is_past("one")
+    state.past = b"x" + one + b"x" * 5 + one
+    assert state._is_past("one")
+
+
+def test_digests_give_way_when_there_are_too_many(monkeypatch: Any) -> None:
+    """The state stays small."""
+    monkeypatch.setattr(module, "REMEMBERED", 2)
+    monkeypatch.setattr(module, "PAST", 10)
+    state = State()
+    for n in range(100):
+        fold(asks(f"m{n}"), ends(f"m{n}"), into=state)
+        assert len(state.past) <= 10 * DIGEST
+    assert state._is_past("m97")
+
+
+def test_facts_that_are_no_messages_are_taken_in_as_they_come() -> None:
+    """A cancel of a message that is past stops nothing."""
+    state = fold(asks("m1"), ends("m1"), events.Cancel(**a.BASE, user_id="u"))
+    assert not state.session.turns
