@@ -5,6 +5,7 @@ everything stands where it was recorded, and messages that steered it where they
 by one result, which says what became of it; providers refuse anything else.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ CUT = {
     "error": "[This answer broke off before it was complete.]",
 }
 NEVER = "The turn ended before there was a result; it is not known whether the tool ran."
+UNMADE = "The turn ended before this call was made; the tool was not run."
+DENIED = "This call is not allowed; the tool was not run."
 WORDS = {
     "rejected": "A person rejected this call; the tool was not run.",
     "expired": "Nobody decided in time; the tool was not run.",
@@ -34,26 +37,30 @@ WORDS = {
 }
 
 
-class Told(Struct):
-    """One turn. Entries are kept by id: what is read twice still has one place. `size`: bytes, estimated."""
+class Told(Struct, omit_defaults=True):
+    """One turn. Entries are kept by id: what is read twice still has one place.
+
+    `made` are the calls that were made and have no result, `decisions` what people said of them. `size` is how many
+    bytes of a prompt it takes once it has ended.
+    """
 
     entries: dict[str, User | Assistant] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
-    edited: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, str] = field(default_factory=dict)
+    decisions: dict[str, events.ToolApproval] = field(default_factory=dict)
+    answers: set[str] = field(default_factory=set)
+    made: set[str] = field(default_factory=set)
     size: int = 0
     ended: bool = False
 
 
 class Conversation(Struct):
-    """Everything said in a session that a prompt of `room` bytes may need.
+    """Everything said in a session that a prompt of `room` bytes may need. `size`: of the turns that have ended.
 
-    Folding a prefix and then the rest gives what folding everything gives.
+    Folding a prefix and then the rest gives what folding everything gives. Turns that have ended and that no prompt
+    can hold are forgotten; that a message that is stored again is not taken for a new one is for others to see to.
     """
 
     turns: dict[str, Told] = field(default_factory=dict)
-    steered: set[str] = field(default_factory=set)
     calls: dict[str, str] = field(default_factory=dict)
     size: int = 0
     room: int = ROOM
@@ -62,99 +69,119 @@ class Conversation(Struct):
         """Take in the fact at `seq`. Facts come in the order of the log."""
         match event:
             case events.Message(message_id=message_id):
-                if message_id not in self.turns and message_id not in self.steered:
-                    self.turns[message_id] = Told()
-                    self._add(message_id, message_id, User(_said(event)))
-            case events.Step(reply_to=reply_to, name=name, place=place, result=result) if name == RESPONSE:
-                self._response(reply_to, f"{place}", Response.of(result))
+                if message_id not in self.turns:
+                    self.turns[message_id] = Told({message_id: User(_said(event))})
+            case events.Step(reply_to=reply_to, name=name) if name == RESPONSE:
+                if told := self._open(reply_to):
+                    self._response(told, event)
             case events.StreamEnd(message_id=answer_id, reply_to=reply_to):
-                told = self.turns.get(reply_to)
-                if told and answer_id not in told.answers and (event.content or event.thinking):
-                    text = event.content + (f"\n\n{CUT[event.finish_reason]}" if event.finish_reason in CUT else "")
-                    self._add(reply_to, answer_id, Assistant(text, event.thinking))
+                if (told := self._open(reply_to)) and answer_id not in told.answers:
+                    told.answers.add(answer_id)
+                    text = (
+                        f"{event.content}\n\n{CUT[event.finish_reason]}"
+                        if event.finish_reason in CUT
+                        else event.content
+                    )
+                    told.entries[answer_id] = Assistant(text if event.content else "", event.thinking)
             case events.ToolCall(tool_call_id=call_id, reply_to=reply_to):
-                if reply_to in self.turns and call_id not in self.calls:
-                    self.calls[call_id] = reply_to
-                    use = Use(event.tool, event.arguments, tool_call_id=call_id)
-                    self._add(reply_to, call_id, Assistant("", calls=(use,)))
+                if told := self._open(reply_to):
+                    self._call(told, event)
             case events.ToolApproval(tool_call_id=call_id):
                 if told := self.turns.get(self.calls.get(call_id, "")):
-                    if event.arguments is not None:
-                        told.edited.setdefault(call_id, event.arguments)
-                    if event.reason:
-                        told.reasons.setdefault(call_id, event.reason)
+                    told.decisions.setdefault(call_id, event)  # the first one counts
             case events.ToolResult(tool_call_id=call_id):
                 if (told := self.turns.get(self.calls.get(call_id, ""))) and call_id not in told.results:
-                    told.results[call_id] = _result(event, told, self._tool(told, call_id))
-                    self._grow(told, len(told.results[call_id].content))
+                    self._result(told, event)
             case events.TurnEnd(reply_to=reply_to, status=status):
-                self._end(reply_to, status)
+                if told := self._open(reply_to):
+                    self._end(reply_to, told, status)
             case _:
                 pass  # nobody said it
 
-    def _response(self, reply_to: str, place: str, response: Response) -> None:
-        told = self.turns.get(reply_to)
-        if told is None or f"r{place}" in told.entries:
-            return
-        if response.answer_id:
-            told.answers[response.answer_id] = place
-        for use in response.calls:
-            self.calls[use.tool_call_id] = reply_to
-            if use.refused is not None:
-                told.results[use.tool_call_id] = Result(use.tool_call_id, use.tool, use.refused, failed=True)
-        said = Assistant(response.content, response.thinking, response.signature, response.calls)
-        self._add(reply_to, f"r{place}", said)
+    def _open(self, message_id: str) -> Told | None:
+        told = self.turns.get(message_id)
+        return told if told and not told.ended else None
 
-    def _add(self, message_id: str, key: str, entry: User | Assistant) -> None:
-        told = self.turns[message_id]
-        if key not in told.entries:
-            told.entries[key] = entry
-            self._grow(told, _bytes(entry))
+    def _response(self, told: Told, event: events.Step) -> None:
+        try:
+            response = Response.of(event.result)
+        except msgspec.ValidationError:  # what nobody can read must not end every turn
+            return
+        place = f"r{event.place}"
+        if place in told.entries:
+            return
+        uses = {use.tool_call_id: use for use in response.calls if use.tool_call_id not in self.calls}
+        uses.pop("", None)
+        for call_id, use in uses.items():
+            self.calls[call_id] = event.reply_to
+            if use.refused is not None:
+                told.results[call_id] = Result(call_id, use.tool, use.refused, failed=True)
+        content = "" if response.answer_id in told.answers else response.content
+        told.entries[place] = Assistant(content, response.thinking, response.signature, tuple(uses.values()))
+        if response.answer_id:
+            told.answers.add(response.answer_id)
+
+    def _call(self, told: Told, event: events.ToolCall) -> None:
+        """Of a call that no response has named: an agent in Python made it. Those made side by side stand together."""
+        call_id = event.tool_call_id
+        if call_id not in self.calls:
+            self.calls[call_id] = event.reply_to
+            use = Use(event.tool, event.arguments, tool_call_id=call_id)
+            last, before = next(reversed(told.entries.items()))
+            if last in self.calls and isinstance(before, Assistant) and told.results.keys().isdisjoint(_ids([before])):
+                told.entries[last] = msgspec.structs.replace(before, calls=(*before.calls, use))
+            else:
+                told.entries[call_id] = Assistant("", calls=(use,))
+        if call_id not in told.results:
+            told.made.add(call_id)
+
+    def _result(self, told: Told, event: events.ToolResult) -> None:
+        call_id = event.tool_call_id
+        use = next(use for use in _uses(told.entries.values()) if use.tool_call_id == call_id)
+        result = _result(event, told.decisions.pop(call_id, None), use.tool)
+        if told.ended:  # late, and yet what happened
+            self._grow(told, _size(result) - _size(_missing(told, use)))
+        told.results[call_id] = result
+        told.made.discard(call_id)
 
     def _grow(self, told: Told, size: int) -> None:
         told.size += size
         self.size += size
 
-    def _tool(self, told: Told, call_id: str) -> str:
-        uses = (use for entry in told.entries.values() if isinstance(entry, Assistant) for use in entry.calls)
-        return next((use.tool for use in uses if use.tool_call_id == call_id), "")
-
-    def _end(self, reply_to: str, status: events.TurnStatus) -> None:
-        told = self.turns.get(reply_to)
-        if told is None or told.ended:
-            return
+    def _end(self, message_id: str, told: Told, status: events.TurnStatus) -> None:
         told.ended = True
-        if status == "steered":
-            self._take_in(reply_to, told)
+        running = next((running for running in self.turns.values() if not running.ended), None)
+        if status == "steered" and running:
+            self._take_in(message_id, told, running)
             return
-        for key, entry in told.entries.items():  # thinking is the provider's while its turn runs
-            if isinstance(entry, Assistant) and entry.thinking:
-                told.entries[key] = msgspec.structs.replace(entry, thinking=None, signature=None)
-                self._grow(told, -len(entry.thinking))
+        told.answers = set()
+        for key, entry in tuple(told.entries.items()):
+            if isinstance(entry, Assistant):
+                if entry.thinking or entry.signature:  # the provider's, while its turn runs
+                    told.entries[key] = entry = msgspec.structs.replace(entry, thinking=None, signature=None)
+                if not (entry.content or entry.calls):
+                    del told.entries[key]
+        self._grow(told, sum(map(_size, _shown(told))))
         self._forget()
 
-    def _take_in(self, message_id: str, told: Told) -> None:
+    def _take_in(self, message_id: str, told: Told, running: Told) -> None:
         """Move a message that steered into the running turn: the first that has not ended."""
-        for running in self.turns.values():
-            if not running.ended:
-                running.entries.update(told.entries)
-                running.size += told.size
-                del self.turns[message_id]
-                self.steered.add(message_id)
-                return
+        running.entries[message_id] = told.entries[message_id]
+        self._drop(message_id, told)
+
+    def _drop(self, message_id: str, told: Told) -> None:
+        del self.turns[message_id]
+        for call_id in _ids(told.entries.values()):
+            del self.calls[call_id]
 
     def _forget(self) -> None:
         """Let go of the oldest turns that have ended, beyond what a prompt can hold."""
-        while self.size > 2 * self.room:
-            oldest = next(iter(self.turns))
-            told = self.turns[oldest]
+        while True:
+            oldest, told = next(iter(self.turns.items()))
             if not told.ended or self.size - told.size < self.room:
                 return
             self.size -= told.size
-            del self.turns[oldest]
-            uses = (use for entry in told.entries.values() if isinstance(entry, Assistant) for use in entry.calls)
-            for use in uses:
-                self.calls.pop(use.tool_call_id, None)
+            self._drop(oldest, told)
 
     def prompt(
         self, message_id: str, instructions: str = "", context_tokens: int = 32_000, tools: tuple[Tool, ...] = ()
@@ -171,9 +198,11 @@ class Conversation(Struct):
         room = context_tokens - _tokens(instructions) - sum(_tokens(msgspec.json.encode(tool)) for tool in tools)
         turn, used = _within(turn, room)
         entries = [turn]
-        before = list(self.turns)[: list(self.turns).index(message_id)]
-        for earlier in reversed(before):
-            shown = _shown(self.turns[earlier])
+        names = iter(reversed(self.turns))
+        while next(names) != message_id:
+            pass
+        for name in names:
+            shown = _shown(self.turns[name])
             used += sum(map(_cost, shown))
             if used > room:
                 break
@@ -181,18 +210,27 @@ class Conversation(Struct):
         return Prompt(instructions, tuple(entry for shown in reversed(entries) for entry in shown), tools)
 
 
+def _uses(entries: Iterable[Entry]) -> Iterator[Use]:
+    return (use for entry in entries if isinstance(entry, Assistant) for use in entry.calls)
+
+
+def _ids(entries: Iterable[Entry]) -> list[str]:
+    return [use.tool_call_id for use in _uses(entries)]
+
+
+def _missing(told: Told, use: Use) -> Result:
+    made = use.tool_call_id in told.made
+    text = (NEVER if made else UNMADE) if told.ended else "There is no result yet."
+    return Result(use.tool_call_id, use.tool, text, failed=True)
+
+
 def _shown(told: Told) -> list[Entry]:
     """A turn's entries, each call followed by its result."""
     shown: list[Entry] = []
     for entry in told.entries.values():
-        if isinstance(entry, User):
+        if isinstance(entry, User) or entry.content or entry.calls:
             shown.append(entry)
-        elif entry.content or entry.calls:
-            shown.append(entry)
-            never = NEVER if told.ended else "There is no result yet."
-            for use in entry.calls:
-                missing = Result(use.tool_call_id, use.tool, never, failed=True)
-                shown.append(told.results.get(use.tool_call_id, missing))
+        shown += (told.results.get(use.tool_call_id) or _missing(told, use) for use in _uses([entry]))
     return shown
 
 
@@ -218,30 +256,41 @@ def _said(message: events.Message) -> str:
     return "\n".join([message.content, *attached] if message.content else [*attached])
 
 
-def _result(event: events.ToolResult, told: Told, tool: str) -> Result:
-    call_id = event.tool_call_id
-    if event.status == "completed":
-        text = event.result if isinstance(event.result, str) else msgspec.json.encode(event.result).decode()
-        if (edited := told.edited.get(call_id)) is not None:
-            arguments = msgspec.json.encode(edited).decode()
-            text = f"A person changed the arguments to {arguments}. The result of that call: {text}"
-        return Result(call_id, tool, text)
-    text = WORDS.get(event.status, f"The tool failed: {event.error or event.code or 'without a reason'}")
-    if event.status in WORDS and (reason := told.reasons.get(call_id)):
-        text = f"{text} The reason: {reason}"
-    return Result(call_id, tool, text, failed=True)
+def _result(event: events.ToolResult, decision: events.ToolApproval | None, tool: str) -> Result:
+    completed = event.status == "completed"
+    if completed:
+        text = event.result if isinstance(event.result, str) else _json(event.result)
+    elif event.code == Code.TOOL_DENIED:
+        text = DENIED
+    else:
+        text = WORDS.get(event.status, f"The tool failed: {event.error or event.code or 'without a reason'}")
+    if event.status == "rejected" and decision and decision.reason:
+        text = f"{text} The reason: {decision.reason}"
+    if decision and decision.approved and decision.arguments is not None:
+        of_that = "The result of that call: " if completed else ""
+        text = f"A person changed the arguments to {_json(decision.arguments)}. {of_that}{text}"
+    return Result(event.tool_call_id, tool, text, failed=not completed)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _bytes(entry: Entry) -> int:
-    match entry:
-        case Assistant(content=content, thinking=thinking, calls=calls):
-            return len(content.encode()) + len((thinking or "").encode()) + len(msgspec.json.encode(calls))
-        case User(content=content) | Result(content=content):
-            return len(content.encode())
+    size = len(entry.content.encode())
+    if isinstance(entry, Assistant):
+        size += len((entry.thinking or "").encode()) + len((entry.signature or "").encode())
+        size += len(msgspec.json.encode(entry.calls)) if entry.calls else 0
+    return size
 
 
 def _cost(entry: Entry) -> int:
     return ENTRY + -(-_bytes(entry) // 4)
+
+
+def _size(entry: Entry) -> int:
+    """Bytes, never more than what it costs: turns of so many bytes fill a prompt of so many."""
+    return 4 * ENTRY + _bytes(entry)
 
 
 def _tokens(text: str | bytes) -> int:

@@ -121,28 +121,31 @@ class Hold(Generic[F]):
 
     async def _read_on(self) -> None:
         self.news.clear()
+        more = True
         if not self.seq and self._begin:
-            await self._begin_again(self._begin)
+            more = await self._begin_again(self._begin)
         if self.broker.is_replicated:
             upto = await last(self.broker, self.topic.facts)
             async for records in read(self.broker, self.topic.facts, self.seq, upto):
                 self._fold(records)
             return
-        more = True
         while more:  # there is one copy: what it does not show is not stored
             records, more = await page(self.broker, self.topic.facts, self.seq)
             self._fold(records)
 
-    async def _begin_again(self, begin: Callable[[], Awaitable[tuple[F, int] | None]]) -> None:
-        """Fold the first facts, or begin from a fold that was kept, if there are many and it is of this history."""
+    async def _begin_again(self, begin: Callable[[], Awaitable[tuple[F, int] | None]]) -> bool:
+        """Fold the first facts, or begin from a fold that was kept, if there are many and it is of this history.
+
+        Whether there are more.
+        """
         records, more = await page(self.broker, self.topic.facts, 0, messages=KEEP_AFTER)
         if more and (kept := await begin()):
-            state, seq = kept
-            since, _ = await page(self.broker, self.topic.facts, seq - 1)
-            if since and since[0].seq == seq:  # what it ends with still stands where it stood
-                self.state, self.seq = state, seq
-                return self._fold(since[1:])
+            since, further = await page(self.broker, self.topic.facts, kept[1] - 1)
+            if since and since[0].seq == kept[1]:  # what it ends with still stands where it stood
+                self.state, self.seq = kept
+                records, more = since[1:], further
         self._fold(records)
+        return more
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:

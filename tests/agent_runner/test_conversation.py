@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runner.conversation import CUT, NEVER, ROOM, WORDS, Conversation
+from agent_runner.conversation import CUT, DENIED, NEVER, ROOM, UNMADE, WORDS, Conversation
 from agent_runner.prompt import RESPONSE, Assistant, Prompt, Response, Result, Tool, Use, User
 from contracts import events
 from contracts.errors import Code, MillraceError
@@ -105,8 +105,9 @@ def test_a_turn_that_was_broken_off_keeps_its_partial_answer(
 
 
 def test_an_answer_without_text_is_left_out() -> None:
-    """Our choice: providers refuse empty messages of an assistant."""
+    """Our choice: providers refuse empty messages of an assistant. So is one that was stopped before its first word."""
     assert shown("m1", asks("m1"), answers("m1", "")) == ["user m1"]
+    assert shown("m1", asks("m1"), answers("m1", "", reason="cancelled")) == ["user m1"]
 
 
 def test_a_message_without_text_is_shown() -> None:
@@ -146,14 +147,6 @@ def test_a_message_that_steered_is_taken_into_the_turn_that_runs() -> None:
     facts = (asks("m1"), answers("m1", "one"), ends("m1"), asks("m2"), asks("s"))
     steered = ["user m1", "assistant one", "user m2", "user s"]
     assert shown("m2", *facts, ends("s", "steered")) == steered
-
-
-def test_a_message_that_steered_is_not_shown_again_when_it_is_read_again() -> None:
-    """Promise: a message is its first fact."""
-    facts = (asks("m1"), asks("s"), ends("s", "steered"), asks("s"))
-    assert shown("m1", *facts) == ["user m1", "user s"]
-    with pytest.raises(KeyError):
-        fold(*facts).prompt("s")
 
 
 def test_a_message_that_missed_the_running_turn_has_a_turn_of_its_own() -> None:
@@ -229,6 +222,10 @@ def test_a_response_with_calls_is_shown_once_with_the_result_of_each() -> None:
     )
     told = ["user m1", "assistant Let me see[demo.add][demo.note]", 'result {"sum":3}', "result noted"]
     assert shown("m1", *facts) == [*told, "assistant Three"]
+    assert shown("m1", facts[0], facts[2], facts[1]) == [
+        *("user m1", "assistant Let me see", "assistant [demo.add][demo.note]"),
+        *["result! There is no result yet."] * 2,
+    ]
 
 
 def test_a_call_without_a_response_is_an_agents_in_python() -> None:
@@ -241,7 +238,8 @@ def test_a_call_without_a_response_is_an_agents_in_python() -> None:
     ("status", "more", "text"),
     [
         ("failed", {"error": "no disk"}, "The tool failed: no disk"),
-        ("failed", {"code": "tool_denied", "error": None}, "The tool failed: tool_denied"),
+        ("failed", {"code": "tool_timeout", "error": None}, "The tool failed: tool_timeout"),
+        ("failed", {"code": "tool_denied", "error": "a rule denies this tool"}, DENIED),
         ("rejected", {}, WORDS["rejected"]),
         ("expired", {}, WORDS["expired"]),
         ("cancelled", {}, WORDS["cancelled"]),
@@ -259,8 +257,46 @@ def test_what_a_person_changed_or_said_of_a_call_is_told() -> None:
     edited = (asks("m1"), calls("m1", "c1"), decides("c1", True, arguments={"a": 5}), results("m1", "c1"))
     text = 'A person changed the arguments to {"a":5}. The result of that call: {"sum":3}'
     assert shown("m1", *edited)[-1] == f"result {text}"
+    failed = (*edited[:-1], results("m1", "c1", "failed", error="no disk"))
+    text = 'A person changed the arguments to {"a":5}. The tool failed: no disk'
+    assert shown("m1", *failed)[-1] == f"result! {text}"
     rejected = (asks("m1"), calls("m1", "c1"), decides("c1", False, reason="too dear"), results("m1", "c1", "rejected"))
     assert shown("m1", *rejected)[-1] == f"result! {WORDS['rejected']} The reason: too dear"
+
+
+def test_the_first_decision_is_the_one_that_is_told() -> None:
+    """P6: an approval is decided once."""
+    facts = (asks("m1"), calls("m1", "c1"), decides("c1", True), decides("c1", True, arguments={"a": 9}))
+    assert shown("m1", *facts, results("m1", "c1"))[-1] == 'result {"sum":3}'
+
+
+def test_calls_of_an_agent_in_python_that_are_made_side_by_side_stand_together() -> None:
+    """As a model would have made them; one that is made after a result stands alone."""
+    facts = (asks("m1"), calls("m1", "c1"), calls("m1", "c2"), results("m1", "c2"), results("m1", "c1"))
+    told = ["user m1", "assistant [demo.add][demo.add]", 'result {"sum":3}', 'result {"sum":3}']
+    assert shown("m1", *facts) == told
+    assert shown("m1", *facts, calls("m1", "c3"))[-2] == "assistant [demo.add]"
+
+
+def test_a_result_that_comes_after_the_turn_has_ended_is_shown() -> None:
+    """It is what happened, and the session is none the larger for what it replaces."""
+    facts = (asks("m1"), calls("m1", "c1"), ends("m1", "cancelled"), results("m1", "c1"), asks("m2"))
+    assert shown("m2", *facts)[-2] == 'result {"sum":3}'
+    assert fold(*facts).size == fold(facts[0], facts[1], facts[3], facts[2]).size
+
+
+def test_a_response_that_nobody_can_read_and_calls_that_are_named_twice_end_no_turn() -> None:
+    """Providers refuse two calls of one id; a fold that raises would end every turn of the session."""
+    garbled = events.Step(**base(), reply_to="m1", name=RESPONSE, place=1, result={"calls": 7})
+    twice = responds("m1", 2, TWO[0], TWO[0], Use("demo.add", {}))
+    facts = (asks("m1"), garbled, calls("m1", "c1"), results("m1", "c1"), twice)
+    assert shown("m1", *facts) == ["user m1", "assistant [demo.add]", 'result {"sum":3}']
+
+
+def test_what_is_said_of_a_turn_that_has_ended_is_not_shown() -> None:
+    """Promise P4: who is late cannot write; what is shown of a turn does not change any more."""
+    late = (answers("m1", "late"), calls("m1", "c1"), responds("m1", 3, *TWO))
+    assert shown("m2", asks("m1"), ends("m1"), *late, asks("m2")) == ["user m1", "user m2"]
 
 
 def test_a_call_that_the_runner_refused_or_that_never_ended_has_a_result_too() -> None:
@@ -269,6 +305,8 @@ def test_a_call_that_the_runner_refused_or_that_never_ended_has_a_result_too() -
     assert shown("m1", asks("m1"), responds("m1", 1, refused))[-1] == "result! There is no tool of that name."
     left = (asks("m1"), calls("m1", "c1"), ends("m1", "cancelled"), asks("m2"))
     assert shown("m2", *left)[-2] == f"result! {NEVER}"
+    unmade = (asks("m1"), responds("m1", 1, *TWO), calls("m1", "c1"), ends("m1", "cancelled"), asks("m2"))
+    assert shown("m2", *unmade)[-3:-1] == [f"result! {NEVER}", f"result! {UNMADE}"]
 
 
 def test_attachments_are_told_in_words() -> None:
@@ -313,8 +351,8 @@ def test_turns_that_no_prompt_can_hold_are_forgotten() -> None:
         for fact in (asks(f"m{n}"), answers(f"m{n}", "x" * (ROOM // 10)), ends(f"m{n}")):
             seq += 1
             conversation.apply(seq, fact)
-    assert len(conversation.turns) <= 21
-    assert ROOM <= conversation.size <= 2.2 * ROOM
+    assert len(conversation.turns) <= 11
+    assert ROOM <= conversation.size <= 1.2 * ROOM
     assert list(conversation.turns)[-1] == "m99"
 
 
@@ -341,7 +379,7 @@ def test_whatever_the_log_holds_each_call_has_one_result_right_after_it(facts: l
         again.apply(seq, fact)
     assert again == whole
     for message_id in whole.turns:
-        entries = list(whole.prompt(message_id).entries)
+        entries, seen = list(whole.prompt(message_id).entries), set[str]()
         assert any(isinstance(entry, User) for entry in entries)
         while entries:
             entry = entries.pop(0)
@@ -350,3 +388,42 @@ def test_whatever_the_log_holds_each_call_has_one_result_right_after_it(facts: l
                 following = [entries.pop(0) for _ in entry.calls]
                 ids = [each.tool_call_id for each in following if isinstance(each, Result)]
                 assert ids == [use.tool_call_id for use in entry.calls]
+                assert seen.isdisjoint(ids)
+                assert len(set(ids)) == len(ids)
+                seen.update(ids)
+
+
+def shown_with(room: int, tokens: int, facts: list[AnyEvent], message_id: str) -> Prompt | None:
+    """The prompt of a conversation with that room; None where the turn is too long."""
+    conversation = Conversation(room=room)
+    for seq, fact in enumerate(facts, 1):
+        conversation.apply(seq, fact)
+    try:
+        return conversation.prompt(message_id, "", tokens)
+    except MillraceError:
+        return None
+
+
+@st.composite
+def _sessions(draw: st.DrawFn) -> list[AnyEvent]:
+    """Turns that end one after another, with calls and late results; `now` is asked last."""
+    facts: list[AnyEvent] = []
+    for n in range(draw(st.integers(1, 20))):
+        name, call_id = f"m{n}", f"c{n}"
+        parts: list[AnyEvent] = [
+            answers(name, "é" * draw(st.integers(0, 6))),
+            responds(name, 1, Use("t.x", {}, tool_call_id=call_id)),
+            calls(name, call_id),
+            results(name, call_id, result="y" * draw(st.integers(0, 20))),
+            ends(name, draw(st.sampled_from(["completed", "cancelled"]))),
+            results(name, call_id, result="late" * draw(st.integers(0, 20))),
+        ]
+        facts.append(asks(name, "x" * draw(st.integers(0, 6))))
+        facts += [part for part in parts if isinstance(part, events.TurnEnd) or draw(st.booleans())]
+    return [*facts, asks("now")]
+
+
+@given(_sessions(), st.integers(10, 300))
+def test_no_prompt_shows_that_earlier_turns_were_forgotten(facts: list[AnyEvent], tokens: int) -> None:
+    """What is forgotten is what would have been left out."""
+    assert shown_with(4 * tokens, tokens, facts, "now") == shown_with(1 << 30, tokens, facts, "now")

@@ -5,6 +5,7 @@ from typing import Any
 from agent_runner import state as module
 from agent_runner.conversation import ROOM
 from agent_runner.state import DIGEST, State
+from broker.hold import KEPT_BYTES
 from contracts import events
 from contracts.events import AnyEvent
 from tests.agent_runner.test_conversation import answers, asks, calls, ends
@@ -59,16 +60,36 @@ def test_a_message_stored_again_opens_no_turn_however_late(monkeypatch: Any) -> 
     assert list(state.session.turns) == ["new"]
 
 
+def test_a_message_of_a_forgotten_turn_that_is_stored_again_is_not_shown_and_takes_no_steer() -> None:
+    """WIRE: a message is its first fact. A turn that never ends would also keep later ones from being forgotten."""
+    state = State.empty(1000)
+    for n in range(40):
+        fold(asks(f"m{n}"), answers(f"m{n}", "x" * 100), ends(f"m{n}"), into=state)
+    assert "m0" not in state.conversation.turns
+    fold(asks("m0", "again"), asks("now"), asks("s"), ends("s", "steered"), asks("s"), into=state)
+    assert [entry.content for entry in state.conversation.prompt("now").entries][-2:] == ["now", "s"]
+    assert not {"m0", "s"} & {*state.conversation.turns, *state.session.turns}
+
+
+def test_a_session_of_short_turns_can_be_kept_however_long_it_is() -> None:
+    """One that cannot would be folded from its beginning by every runner that has just started."""
+    state = State()
+    for n in range(20_000):
+        message_id = f"m_{n:032x}"
+        fold(asks(message_id, "ok"), answers(message_id, ""), ends(message_id), into=state)
+    assert len(state.kept("e", 1)) < KEPT_BYTES / 2
+
+
 def test_a_digest_is_found_only_where_one_begins() -> None:
-    """Six bytes across two digests are no digest."""
+    """What lies across two digests is none."""
     state = State()
     one, two = module._digest("one"), module._digest("two")
     state.past = one + two
     assert state._is_past("one")
     assert state._is_past("two")
-    state.past = b"x" + one + b"x" * 5
+    state.past = b"x" + one + b"x" * (DIGEST - 1)
     assert not state._is_past("one")
-    state.past = b"x" + one + b"x" * 5 + one
+    state.past = b"x" + one + b"x" * (DIGEST - 1) + one
     assert state._is_past("one")
 
 

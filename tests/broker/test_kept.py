@@ -12,11 +12,13 @@ from broker.append import Append, append
 from broker.connect import Broker
 from broker.hold import Folded, holding
 from broker.kept import epoch, load
+from broker.read import Record, page
 from contracts import events
 from contracts.kept import session_of
 from contracts.session import Session
+from contracts.subjects import Topic
 from tests.broker.conftest import Connect
-from tests.broker.holders import TOPIC, delivery
+from tests.broker.holders import CANCEL, TOPIC, delivery
 from tests.harness.nats_server import NatsServer
 from tests.harness.wait import until
 
@@ -44,10 +46,31 @@ async def talk(edge: Broker, agent: Broker, turns: int, first: int = 0) -> None:
         await append(agent, Append(TOPIC.fact("agent"), events.encode(end), end.id))
 
 
+async def is_kept(agent: Broker, upto: int) -> bool:
+    """Whether a state is kept that goes so far."""
+    stored = await load(agent, TOPIC.turns_state)
+    again = State.again(stored, epoch(agent), ROOM) if stored else None
+    return again is not None and again[1] == upto
+
+
 async def look(agent: Broker, states: Folded[State]) -> tuple[State, int]:
     """What a holder knows after its first look, and how many facts it folded itself."""
     async with holding(agent, delivery(agent), states) as hold:
         return hold.state, hold.number
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many facts each page had that a holder has read."""
+    numbers: list[int] = []
+
+    async def counted(*given: Any, **more: Any) -> tuple[list[Record], bool]:
+        found = await page(*given, **more)
+        numbers.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(module, "page", counted)
+    return numbers
 
 
 async def test_a_runner_that_has_just_started_folds_what_came_since(edge: Broker, agent: Broker) -> None:
@@ -66,15 +89,54 @@ async def test_a_runner_that_has_just_started_folds_what_came_since(edge: Broker
     assert len(grown.session.ended) == FACTS // 2 + 5
 
 
-async def test_a_short_session_is_folded_from_its_beginning(
-    edge: Broker, agent: Broker, monkeypatch: pytest.MonkeyPatch
+async def test_a_first_look_at_a_long_session_reads_a_bounded_number_of_facts(
+    edge: Broker, agent: Broker, pages: list[int]
 ) -> None:
-    """What fits into the first page needs nothing that was kept."""
+    """As many as a new state is kept after, twice; and the one that the kept state ends with."""
+    number = 0
+    for turns in (50, 300, 700):
+        await talk(edge, agent, turns, first=number)
+        await look(agent, folded())
+        await until(partial(is_kept, agent, 2 * (number + turns)))
+        await talk(edge, agent, 31, first=number + turns)
+        number += turns + 31
+        pages.clear()
+        await look(agent, folded(keeps=False))
+        assert pages == [module.KEEP_AFTER, 1 + 62]
+
+
+async def test_what_several_holders_of_a_process_have_folded_is_kept_when_it_is_enough(
+    edge: Broker, agent: Broker
+) -> None:
+    """Short turns, one after another in the same process: else another one would fold them all."""
+    states = folded()
+    for n in range(7):
+        await talk(edge, agent, 5, first=5 * n)
+        await look(agent, states)
+    await until(partial(is_kept, agent, 70))
+
+
+async def test_a_state_whose_last_fact_does_not_stand_where_it_stood_is_passed_over(
+    edge: Broker, agent: Broker
+) -> None:
+    """It is of another history: of a log that was lost and has the same epoch, or whoever wrote it was wrong."""
+    await talk(edge, agent, 49)
+    await edge.request(Topic.session("acme", "another").fact("message"), CANCEL)
+    await talk(edge, agent, 1, first=49)
+    await agent.request(TOPIC.turns_state, State().kept(epoch(agent), 99))
+    state, number = await look(agent, folded(keeps=False))
+    assert (number, len(state.session.ended)) == (100, 50)
+
+
+async def test_a_short_session_is_folded_from_its_beginning(
+    edge: Broker, agent: Broker, pages: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits into the first page needs nothing that was kept, and is read with one request."""
     asked = []
     monkeypatch.setattr(module, "load", lambda _broker, subject: asked.append(subject))
     await talk(edge, agent, 3)
     assert (await look(agent, folded()))[1] == 6
-    assert not asked
+    assert (asked, pages) == ([], [6])
 
 
 async def test_garbage_and_what_is_of_another_log_is_passed_over(edge: Broker, agent: Broker, nats: NatsServer) -> None:
