@@ -40,7 +40,7 @@ async def _provision(nats: NatsServer, **changes: object) -> None:
 async def test_every_stream_and_consumer_of_the_topology_is_there(nats: NatsServer) -> None:
     """DESIGN 2: services bind to what the provisioner made."""
     names = {stream["config"]["name"] for stream in (await _call(nats, "STREAM.LIST"))["streams"]}
-    assert names == {"LOG", "DEAD", "STATE", "AUTH", "TICKETS", "INGEST_acme", "INGEST_globex"}
+    assert names == {"LOG", "DEAD", "STATE", "AUTH", "TICKETS", "TOOLS", "INGEST_acme", "INGEST_globex"}
     for consumer in streams.consumers(TENANTS):
         info = await _call(nats, f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}")
         assert info["config"]["filter_subject"] == consumer.filter_subject
