@@ -8,7 +8,7 @@ from agent_runner.conversation import ROOM
 from agent_runner.runner import hold_message
 from agent_runner.state import State
 from broker.consume import Delivery, consume
-from broker.hold import Folded
+from broker.folded import Folded
 from broker.process import Process, main
 from contracts import streams
 from contracts.config import Config

@@ -14,7 +14,8 @@ from broker import dead, metrics, telemetry
 from broker.acts import Act, Perform, Put
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Folded, Hold, holding, settle, work_while
+from broker.folded import Folded, holding
+from broker.hold import Hold, settle, work_while
 from contracts import events
 from contracts.errors import Code, MillraceError
 from contracts.events import Failure

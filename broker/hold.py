@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,13 +20,12 @@ from broker.append import ATTEMPT_TIMEOUT, Append, LogFull, OutcomeUnknown, Stor
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.consume import Delivery
-from broker.kept import epoch, keep, load
 from broker.read import Record, last, page, read
 from broker.telemetry import tracer
 from contracts import events
 from contracts.events import AnyEvent, StreamDelta
 from contracts.streams import DELTA_TTL
-from contracts.subjects import Lane, Topic, parse
+from contracts.subjects import Lane, Topic
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +34,6 @@ LOOK_EVERY = 5.0
 
 KEEP_AFTER = 64
 """Facts beyond the kept fold from which on a new one is kept, and that a fold without one begins with."""
-
-KEPT_BYTES = 2 * 1024 * 1024
-"""The largest fold that is kept. What makes one larger is an open turn, which ends, or a very large prompt."""
 
 LOOKS = 200
 """Looks a second, in all, of those who wait: 10,000 look every 50 s. Each looks when the broker was away."""
@@ -253,78 +247,6 @@ class Hold(Generic[F]):
         """Something is new, unless it is the holder's own append."""
         if header(headers, b"Nats-Msg-Id") != self._own:
             self.news.set()
-
-
-Again = Callable[[bytes, str], tuple[F, int] | None]
-"""A kept fold and how far it goes, from what was kept and the log's epoch."""
-
-Kept = Callable[[F, str, int], bytes]
-"""What is to be kept of a fold, with the log's epoch, every fact up to a sequence taken in."""
-
-
-class Folded(Generic[F]):
-    """States that holders left behind, so that the next one of a topic need not fold from its beginning.
-
-    A state is always a prefix of its topic, folded; one holder has it at a time. The oldest are forgotten.
-    """
-
-    def __init__(
-        self, empty: Callable[[], F], most: int = 1024, *, again: Again[F] | None = None, kept: Kept[F] | None = None
-    ) -> None:
-        self.again = again
-        self._kept = kept
-        self._empty = empty
-        self._most = most
-        self._states: dict[Topic, tuple[int, F, int]] = {}
-
-    def take(self, topic: Topic) -> tuple[int, F, int]:
-        """A state, the sequence up to which it holds, and how many facts nobody has kept. It is the caller's now."""
-        return self._states.pop(topic, None) or (0, self._empty(), 0)
-
-    def keep(self, broker: Broker, topic: Topic, seq: int, state: F, behind: int = 0) -> None:
-        """Leave a state for the next holder, unless there is one that is further; beside the log, too, now and then."""
-        if self._kept and behind >= KEEP_AFTER:
-            behind = 0
-            try:
-                payload = self._kept(state, epoch(broker), seq)
-            except (OverflowError, TypeError, ValueError) as error:
-                logger.debug("a fold cannot be kept", extra={"topic": topic.id, "reason": str(error)})
-            else:
-                if len(payload) <= KEPT_BYTES:
-                    keep(broker, topic.turns_state, payload)
-        if seq >= self._states.get(topic, (0,))[0]:
-            self._states.pop(topic, None)
-            self._states[topic] = (seq, state, behind)
-        while len(self._states) > self._most:
-            del self._states[next(iter(self._states))]
-
-    async def begin(self, broker: Broker, topic: Topic) -> tuple[F, int] | None:
-        """A fold that was kept beside the log, and how far it goes."""
-        stored = await load(broker, topic.turns_state) if self.again else None
-        return self.again(stored, epoch(broker)) if stored and self.again else None
-
-
-@asynccontextmanager
-async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> AsyncIterator[Hold[F]]:
-    """Hold a delivery whose topic's live facts wake the holder.
-
-    The state is folded to the leader's last fact, or, at a first delivery, up to what is delivered.
-    """
-    topic = parse(delivery.subject)[0]
-    seq, state, behind = folded.take(topic)
-    begin = partial(folded.begin, broker, topic) if folded.again else None
-    hold = Hold(broker, delivery, topic, state, seq, begin)
-    delivery.wake = hold.news.set
-    subscription = await broker.subscribe(topic.live_facts, hold.wake)
-    broker.holds += 1
-    try:
-        if not hold.knows_all_before():
-            await hold.look()
-        yield hold
-    finally:
-        broker.holds -= 1
-        folded.keep(broker, topic, hold.seq, hold.state, behind + hold.number)
-        await broker.unsubscribe(subscription)
 
 
 class Role(Protocol):

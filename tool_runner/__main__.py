@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from broker.consume import Delivery, ack_wait, consume
-from broker.hold import Folded
+from broker.folded import Folded
 from broker.process import Process, main
 from contracts import streams
 from contracts.kept import session_of

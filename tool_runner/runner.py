@@ -10,7 +10,8 @@ from broker import metrics, points, telemetry
 from broker.acts import Act, Perform, Put, Wait
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Folded, Hold, holding, settle, work_while
+from broker.folded import Folded, holding
+from broker.hold import Hold, settle, work_while
 from contracts import events
 from contracts.config import Config
 from contracts.errors import Code

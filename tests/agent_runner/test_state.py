@@ -5,7 +5,7 @@ from typing import Any
 from agent_runner import state as module
 from agent_runner.conversation import ROOM
 from agent_runner.state import DIGEST, State
-from broker.hold import KEPT_BYTES
+from broker.folded import KEPT_BYTES
 from contracts import events
 from contracts.events import AnyEvent
 from tests.agent_runner.test_conversation import answers, asks, calls, ends

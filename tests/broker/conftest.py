@@ -8,7 +8,8 @@ import pytest
 from broker import connect as connecting
 from broker.connect import Broker, connect
 from broker.feed import Feed, Feeds
-from broker.hold import Folded, Hold, holding
+from broker.folded import Folded, holding
+from broker.hold import Hold
 from tests.broker.holders import Seen, delivery, say
 from tests.broker.readers import TOPIC
 from tests.harness.nats_server import NatsServer

@@ -6,7 +6,8 @@ import pytest
 
 from broker import hold as holding_module
 from broker.connect import Broker
-from broker.hold import Folded, Hold, holding, work_while
+from broker.folded import Folded, holding
+from broker.hold import Hold, work_while
 from contracts import events
 from tests.broker.holders import TOPIC, Seen, cancel, delivery, say, status
 from tests.harness.nats_server import NatsServer

@@ -7,10 +7,11 @@ import pytest
 
 from agent_runner.conversation import ROOM
 from agent_runner.state import State
+from broker import folded as leaving
 from broker import hold as module
 from broker.append import Append, append
 from broker.connect import Broker
-from broker.hold import Folded, holding
+from broker.folded import Folded, holding
 from broker.kept import epoch, load
 from broker.read import Record, page
 from contracts import events
@@ -133,7 +134,7 @@ async def test_a_short_session_is_folded_from_its_beginning(
 ) -> None:
     """What fits into the first page needs nothing that was kept, and is read with one request."""
     asked = []
-    monkeypatch.setattr(module, "load", lambda _broker, subject: asked.append(subject))
+    monkeypatch.setattr(leaving, "load", lambda _broker, subject: asked.append(subject))
     await talk(edge, agent, 3)
     assert (await look(agent, folded()))[1] == 6
     assert (asked, pages) == ([], [6])
@@ -171,7 +172,7 @@ async def test_a_fold_that_cannot_be_kept_harms_nobody(
 ) -> None:
     """Too large, or of what MessagePack does not hold."""
     await talk(edge, agent, 50)
-    monkeypatch.setattr(module, "KEPT_BYTES", 10)
+    monkeypatch.setattr(leaving, "KEPT_BYTES", 10)
     assert (await look(agent, folded()))[1] == 100
 
     def refuse(*_: object) -> bytes:

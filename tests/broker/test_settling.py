@@ -8,7 +8,8 @@ from broker.acts import Act, Drop, Perform, Put, Settle, Wait
 from broker.client import header
 from broker.connect import Broker
 from broker.consume import Delivery
-from broker.hold import Folded, Hold, Role, holding, settle
+from broker.folded import Folded, holding
+from broker.hold import Hold, Role, settle
 from contracts.events import AnyEvent
 from tests.broker.holders import TOPIC, Seen, consuming, is_settled, say, status, words
 from tests.harness.nats_server import NatsServer
