@@ -66,14 +66,14 @@ def decide(session: Session, holding: Holding, now: float = 0) -> Act | CloseAns
         return _claim(turn, holding, now)
     if turn.stopping:
         return _end(turn, holding, Outcome("cancelled"), "cancelled")
+    if told := _tell_missed(turn, holding):
+        return told
     if late and not holding.outcome:
         failure = Failure(Code.TURN_TIMEOUT, f"the turn took more than {holding.seconds:g} s", retryable=True)
         return _end(turn, holding, Outcome("failed", failure), "error")
-    if turn.aim:
-        return Put(events.SteerMissed(**base(holding), message_id=holding.message_id, reply_to=turn.aim))
     if holding.outcome:
         reason: events.FinishReason = "stop" if holding.outcome.status == "completed" else "error"
-        return tell_steer(turn, holding) or _end(turn, holding, holding.outcome, reason)
+        return _end(turn, holding, holding.outcome, reason)
     return Perform()
 
 
@@ -111,6 +111,13 @@ def tell_steer(turn: Turn, holding: Holding) -> Put | None:
     return None
 
 
+def _tell_missed(turn: Turn, holding: Holding) -> Put | None:
+    """The `steer_missed` of a message that no running turn took in; not where it is itself to be stopped."""
+    if turn.aim is None or turn.stopping:
+        return None
+    return Put(events.SteerMissed(**base(holding), message_id=holding.message_id, reply_to=turn.aim))
+
+
 def release(session: Session, holding: Holding) -> Put | None:
     """What a holder that is told to stop appends before it hands its message over, where its claim is the last one."""
     turn = session.turns.get(holding.message_id)
@@ -120,6 +127,8 @@ def release(session: Session, holding: Holding) -> Put | None:
 
 
 def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishReason) -> Put | CloseAnswer:
+    if told := tell_steer(turn, holding) or _tell_missed(turn, holding):
+        return told  # however the turn ends: nobody could tell it afterwards
     if answer := turn.open_answer:
         return CloseAnswer(answer.message_id, reason)
     return Put(

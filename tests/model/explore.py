@@ -42,6 +42,7 @@ class _Exploration:
             crash=case.crash,
             pause=case.pause,
             stop=case.stop,
+            overdue=case.overdue,
             unknown=case.unknown,
         )
         self._world = World(case, conduct)

@@ -1,6 +1,6 @@
 """Facts of the model's log, and what they amount to: the reference of `contracts.session`.
 
-A fact is `(kind, message number or "c", …)`. Its place in the log is its sequence, from 1.
+A fact is `(kind, message number or call, …)`. Its place in the log is its sequence, from 1.
 """
 
 from functools import cache
@@ -15,8 +15,19 @@ TRIGGERS = {"message": "agent", "call": "tool"}
 """What is delivered, and to whom."""
 
 
+class Call(Struct):
+    """What a log amounts to for one call. `made` and `started` are places in the log."""
+
+    made: int
+    asked: bool = False
+    approved: bool | None = None
+    started: int = 0
+    starts: int = 0
+    result: str | None = None
+
+
 class Fold(Struct):
-    """What a log amounts to. Messages are numbered in their order."""
+    """What a log amounts to. Messages are numbered in their order; all calls are of the first one's turn."""
 
     policy: dict[int, str] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
@@ -30,12 +41,7 @@ class Fold(Struct):
     missed: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
     open: int | None = None
-    call: int = 0
-    ask: int = 0
-    approved: bool | None = None
-    started: int = 0
-    starts: int = 0
-    result: str | None = None
+    calls: dict[str, Call] = field(default_factory=dict)
 
     @property
     def waiting(self) -> list[int]:
@@ -44,7 +50,7 @@ class Fold(Struct):
 
     @property
     def over(self) -> bool:
-        """Whether the turn that called the tool has ended or is to be stopped."""
+        """Whether the turn that makes the calls has ended or is to be stopped."""
         return 1 in self.ended or 1 in self.stopping
 
 
@@ -53,8 +59,8 @@ def fold(log: Log) -> Fold:
     """What the log amounts to. Nobody may change it."""
     state = Fold()
     for seq, (kind, who, *more) in enumerate(log, 1):
-        if who == "c":
-            _fold_call(state, seq, kind, more)
+        if isinstance(who, str):
+            _fold_call(state, seq, kind, who, more)
         else:
             _fold_turn(state, seq, kind, who, more)
     return state
@@ -94,16 +100,18 @@ def _fold_turn(  # noqa: C901 - a table
             state.missed.add(m)
 
 
-def _fold_call(state: Fold, seq: int, kind: str, more: list[Any]) -> None:
+def _fold_call(state: Fold, seq: int, kind: str, name: str, more: list[Any]) -> None:
+    if kind == "call":
+        state.calls[name] = Call(seq)
+        return
+    call = state.calls[name]
     match kind:
-        case "call":
-            state.call = seq
         case "ask":
-            state.ask = seq
+            call.asked = True
         case "approval":
-            state.approved = more[0]
+            call.approved = more[0]
         case "started":
-            state.started, state.starts = seq, more[0]
+            call.started, call.starts = seq, more[0]
         case "result":
-            state.result = more[0]
+            call.result = more[0]
             state.failures[1] = min(state.failures[1], 1)

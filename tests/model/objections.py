@@ -1,11 +1,10 @@
-"""Objections: why something must not happen. What is checked at every step, whatever the rules say.
+"""Objections to what an agent's holder does, and to where the system rests, whatever the rules say.
 
-One `turn_end` a message and none after it; agent facts only from the holder of the open turn's
-last claim; turns do not overlap; a steered message is not answered too; one result a call; a tool
-that is not idempotent runs once at most, never without consent and never where the result says
-that it did not; no start once a cancel or interrupt is stored; `unknown` only after a start, and
-not while one is at it who started before this holder's eyes; attempts and starts have a limit;
-acks only of what is done.
+One `turn_end` a message and none after it, with the status that the log asks for; agent facts only
+from the holder of the open turn's last claim; turns do not overlap; a turn that is to be stopped or
+is overdue does not go on, one that waits for a call's result neither; a steered message is not
+answered too; one receipt a steer, and never both kinds; attempts have a limit; acks only of what is
+done. What concerns calls is in `call_objections`.
 """
 
 from tests.model.facts import Fact, Fold, fold
@@ -13,39 +12,86 @@ from tests.model.rules import Case
 from tests.model.state import State, Task
 
 
-def to_fact(  # noqa: C901, PLR0911 - a table
+def to_turn_fact(  # noqa: PLR0911 - a table
     case: Case, state: State, task: Task, fact: Fact
 ) -> str | None:
-    """Why this holder must not store this fact now."""
-    f, kind = fold(state.log), fact[0]
-    match kind:
-        case "ask":
-            return "asked twice" if f.ask else None
-        case "started":
-            return _to_start(case, f)
-        case "result":
-            return _to_result(case, state, task, fact[2])
-    m = state.log[task.trigger - 1][1]
-    if m in f.ended or (kind == "turn_end" and fact[1] in f.ended):
+    """Why this holder of a message must not store this fact now."""
+    f, kind, m = fold(state.log), fact[0], state.log[task.trigger - 1][1]
+    if wrong := _to_write(f, kind, m, task.claim) or _to_go_on(state, m, fact):
+        return wrong
+    match fact:
+        case ("turn_start", _, attempt):
+            return _to_turn_start(case, state, m, attempt)
+        case ("turn_end", steer, "steered"):
+            return _to_take_in(f, m, steer)
+        case ("turn_end", _, status):
+            return _to_turn_end(case, state, m, status)
+        case ("steer_missed" | "steer_applied", _, _):
+            return _to_receipt(f, fact)
+        case ("call", name):
+            return "the same call twice" if name in f.calls else None
+    return _to_answer(f, m) if kind == "answer" else None
+
+
+def _to_write(f: Fold, kind: str, m: int, claim: int) -> str | None:
+    if m in f.ended:
         return f"{kind} after turn_end({m})"
     if f.open not in (None, m):
         return f"{kind} of m{m} inside the turn of m{f.open}"
-    if task.claim and f.claims.get(m) != task.claim:
-        return f"{kind} of m{m} from an older claim"
-    if kind == "steer_missed" and (fact[1] in f.missed or fact[1] in f.applied or f.aims.get(fact[1]) != fact[2]):
-        return f"m{fact[1]} is told again, or wrongly, that it missed m{fact[2]}"
-    if kind == "answer" and m in f.aims and m not in f.missed:
+    return f"{kind} of m{m} from an older claim" if claim and f.claims.get(m) != claim else None
+
+
+def _to_go_on(state: State, m: int, fact: Fact) -> str | None:
+    late, stopped = state.late == m, m in fold(state.log).stopping
+    match fact:
+        case ("turn_start", _, _) if late:  # one that is to be stopped is claimed, and ended at once
+            return f"turn_start of m{m}, which is overdue"
+        case ("call" | "answer" as kind, _) | ("turn_end" as kind, _, "steered") if late or stopped:
+            return f"{kind} of m{m}, which is {'overdue' if late else 'to be stopped'}"
+    return None
+
+
+def _to_answer(f: Fold, m: int) -> str | None:
+    if m == 1 and (missing := [name for name, call in f.calls.items() if not call.result]):
+        return f"m{m} is answered without the result of {missing}"
+    if m in f.aims and m not in f.missed:
         return f"m{m} is answered as its own and was not told that it missed m{f.aims[m]}"
-    if kind == "call" and f.call:
-        return "the same call twice"
-    if kind == "turn_end" and fact[2] == "steered" and fact[1] in f.stopping:
-        return f"m{fact[1]} was to be stopped and is taken in"
-    if kind == "turn_end" and fact[2] == "steered" and m in f.answered:
-        return f"m{fact[1]} is taken in after the answer, and nothing answers it"
-    return _to_turn_start(case, state, m) if kind == "turn_start" else None
+    return None
 
 
-def _to_turn_start(case: Case, state: State, m: int) -> str | None:
+def _to_receipt(f: Fold, fact: Fact) -> str | None:
+    kind, steer, turn = fact
+    if steer in f.missed or steer in f.applied:
+        return f"m{steer} gets a second receipt: {kind}"
+    if kind == "steer_applied":
+        return None
+    if steer in f.stopping:
+        return f"m{steer} is to be stopped and is told that it is answered"
+    if not f.claims.get(steer):
+        return f"m{steer} is told that it is answered before its turn began"
+    return None if f.aims.get(steer) == turn else f"m{steer} did not miss m{turn}"
+
+
+def _to_take_in(f: Fold, m: int, steer: int) -> str | None:
+    if steer in f.ended:
+        return f"turn_end after turn_end({steer})"
+    if steer in f.stopping:
+        return f"m{steer} was to be stopped and is taken in"
+    return f"m{steer} is taken in after the answer, and nothing answers it" if m in f.answered else None
+
+
+def _to_turn_end(case: Case, state: State, m: int, status: str) -> str | None:
+    f = fold(state.log)
+    stopped, spent = m in f.stopping, f.failures.get(m, 0) >= case.limit
+    asked = {
+        "completed": m in f.answered and not stopped and state.late != m,
+        "cancelled": stopped,
+        "failed": spent or (state.late == m and not stopped),
+    }
+    return None if asked[status] else f"m{m} ends as {status}, which nothing asks for"
+
+
+def _to_turn_start(case: Case, state: State, m: int, attempt: int) -> str | None:
     f = fold(state.log)
     faults = case.crash - state.crash + case.pause - state.pause
     if f.waiting[0] < m:
@@ -54,55 +100,18 @@ def _to_turn_start(case: Case, state: State, m: int) -> str | None:
         return f"m{m} was steered and is answered too"
     if f.attempts.get(m, 0) > faults:
         return f"attempt {f.attempts[m] + 1} after {faults} faults"
+    if attempt != f.attempts.get(m, 0) + 1:
+        return f"attempt {f.attempts.get(m, 0) + 1} is counted as {attempt}"
     if f.failures.get(m, 0) >= case.limit:
         return "an attempt past the limit"
     return None
-
-
-def _to_start(case: Case, f: Fold) -> str | None:
-    if f.result:
-        return "started after its result"
-    if f.over:
-        return "started after cancel, interrupt or turn_end"
-    if case.approval and f.approved is not True:
-        return "started without consent"
-    return "a start past the limit" if f.starts >= case.starts else None
-
-
-def _to_result(  # noqa: PLR0911 - a table
-    case: Case, state: State, task: Task, status: str
-) -> str | None:
-    f = fold(state.log)
-    if f.result:
-        return "two results"
-    if status in ("cancelled", "expired", "rejected") and f.started and state.runs:
-        return f"{status}, and yet it ran"
-    if status != "unknown":
-        return None
-    if not f.started:
-        return "unknown without a start"
-    if (state.crash, state.pause, state.stop) == (case.crash, case.pause, case.stop):
-        return "unknown without a fault"
-    if f.started > task.joined and any(other.claim == f.started for other in state.tasks if other != task):
-        return "spurious: unknown, while one who started after this holder joined is at work"
-    return None
-
-
-def to_run(case: Case, state: State, task: Task) -> str | None:
-    """Why the tool must not run now."""
-    result = fold(state.log).result
-    if state.runs and case.tool == "once":
-        return "a tool that is not idempotent runs twice"
-    if result in ("cancelled", "expired", "rejected"):
-        return f"runs after result {result}"
-    return "executes too late" if task.flag == "late" else None
 
 
 def to_ack(state: State, task: Task) -> str | None:
     """Why this delivery must not be acked."""
     f, trigger = fold(state.log), state.log[task.trigger - 1]
     if task.role == "tool":
-        return None if f.result else "ack of a call without result"
+        return None if f.calls[trigger[1]].result else "ack of a call without result"
     done = trigger[1] in f.ended or trigger in state.log[: task.trigger - 1]
     return None if done else "ack of a message without turn_end"
 
@@ -117,4 +126,7 @@ def to_rest(state: State) -> str | None:
         return "stuck: a trigger is forgotten"
     if f.waiting:
         return "a message without turn_end"
-    return "a call without result" if f.call and not f.result else None
+    untold = f.aims.keys() - f.applied - f.missed - f.stopping
+    if untold:
+        return f"steers that were told nothing: {sorted(untold)}"
+    return "a call without result" if any(not call.result for call in f.calls.values()) else None

@@ -26,6 +26,16 @@ class Rules:
     """A steer that comes after the last answer is not taken in: nothing would answer it."""
     missed_tells: bool = True
     """A steer that no turn took in is told so when its own turn begins."""
+    stop_tells: bool = True
+    """Also a turn that is stopped or overdue tells the steers that it took in, or that it is one itself."""
+    results_all: bool = True
+    """A turn goes on when all its calls have their results."""
+    overdue_ends: bool = True
+    """A turn that takes too long is ended."""
+    overdue_rests: bool = True
+    """Who takes an overdue turn over ends it without a claim."""
+    release_undoes: bool = True
+    """Who is told to stop gives its claim back: a handover is no attempt."""
     replay: bool = True
     """A new attempt finds the recorded call by its id."""
     resolve: bool = True
@@ -45,8 +55,11 @@ class Case:
     messages: tuple[str, ...] = ("enqueue",)
     """Their policies, in order."""
     tool: Literal["", "once", "idempotent"] = ""
-    """What the turn of the first message calls."""
+    """What the turn of the first message calls: c."""
+    beside: Literal["", "once", "idempotent"] = ""
+    """What it calls too, before it waits for c: d."""
     approval: bool = False
+    """Whether a person is asked about c."""
     cancel: int = 0
     """One cancel, of any message."""
     unnamed: bool = False
@@ -59,6 +72,8 @@ class Case:
     """A pause makes a delivery come again while its holder lives and goes on later, or too late."""
     stop: int = 0
     """One holder is told to stop."""
+    overdue: int = 0
+    """A turn has taken too long, from any moment after its first claim."""
     unknown: int = 0
     """An append is stored while its writer does not know."""
     limit: int = 9
@@ -68,3 +83,8 @@ class Case:
     slots: int = 9
     """Deliveries that the agent runners take at most."""
     rules: Rules = Rules()
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """The calls, in order, and what each may do."""
+        return {name: tool for name, tool in (("c", self.tool), ("d", self.beside)) if tool}

@@ -27,7 +27,10 @@ class Task(NamedTuple):
 
 
 class State(NamedTuple):
-    """The log, the holders, and how many faults are left."""
+    """The log, the holders, and how many faults are left.
+
+    `late`: the message whose turn is overdue, 0 for none; `ran`: the calls whose tool ran, each twice at most.
+    """
 
     log: Log = ()
     settled: frozenset[int] = frozenset()
@@ -38,8 +41,10 @@ class State(NamedTuple):
     crash: int = 0
     pause: int = 0
     stop: int = 0
+    overdue: int = 0
     unknown: int = 0
-    runs: int = 0
+    late: int = 0
+    ran: tuple[str, ...] = ()
 
 
 class Step(NamedTuple):
@@ -57,8 +62,8 @@ class Conduct(Protocol):
     def first_look(self, role: str, trigger: int, log: Log) -> int:
         """The claim that is there when a delivery comes, 0 if there is none."""
 
-    def decide(self, task: Task, log: Log) -> Act | None:
-        """The holder's next act; None to wait."""
+    def decide(self, task: Task, log: Log, late: int) -> Act | None:
+        """The holder's next act, when that message's turn is overdue; None to wait."""
 
     def release(self, task: Task, log: Log) -> Fact | None:
         """What a holder appends that is told to stop; None where its claim is not the last one."""

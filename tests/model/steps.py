@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from tests.model import objections
-from tests.model.facts import TRIGGERS, Fact, Log, fold
+from tests.model import call_objections, objections
+from tests.model.facts import TRIGGERS, Fact, fold
 from tests.model.rules import Case
 from tests.model.state import STALE, Act, Conduct, State, Step, Task
 
@@ -28,6 +28,7 @@ class World:
     def steps(self, state: State) -> Iterator[Step]:
         """What may happen next."""
         yield from self._clients(state)
+        yield from self._time(state)
         yield from self._deliveries(state)
         for number, task in enumerate(state.tasks):
             others = state.tasks[:number] + state.tasks[number + 1 :]
@@ -35,16 +36,27 @@ class World:
         yield from self._crashes(state)
 
     def _step(self, label: str, after: State, own: bool = True, wrong: str | None = None) -> Step:
-        tasks = sorted(self._canonical(task, after.log) for task in after.tasks)
+        tasks = sorted(self._canonical(task, after) for task in after.tasks)
         return Step(label, after._replace(tasks=tuple(tasks)), own, wrong)
 
-    def _canonical(self, task: Task, log: Log) -> Task:
-        """A stale holder that waits or would append can only read on: how stale does not matter."""
+    def _canonical(self, task: Task, state: State) -> Task:
+        """A stale holder that waits or would append can only read on: how stale does not matter.
+
+        Nor does it where the holder would do the same if it were not stale.
+        """
+        log = state.log
         knows = task.seen in (STALE, len(log)) or task.flag.startswith("pending")
         if knows or not self._case.rules.conditional:
             return task
-        act = self._decide(task, log[: task.seen])
-        return task if isinstance(act, str) else task._replace(seen=STALE)
+        act = self._decide(task, log[: task.seen], state.late)
+        if not isinstance(act, str):
+            return task._replace(seen=STALE)
+        fresh = task._replace(seen=len(log))
+        return fresh if self._decide(fresh, log, state.late) == act else task
+
+    def _objection(self, state: State, task: Task, fact: Fact) -> str | None:
+        to_fact = objections.to_turn_fact if task.role == "agent" else call_objections.to_call_fact
+        return to_fact(self._case, state, task, fact)
 
     def _clients(self, state: State) -> Iterator[Step]:
         log, f, case = state.log, fold(state.log), self._case
@@ -60,9 +72,15 @@ class World:
                 yield sends(("cancel", m), cancels=0)
         if state.sent and state.duplicate:
             yield sends(log[0], duplicate=0)
-        if f.ask and f.approved is None and not f.result and not f.over:  # the edge appends conditionally
-            for approved in (True, False):
-                yield sends(("approval", "c", approved))
+        for name, call in f.calls.items():
+            if call.asked and call.approved is None and not call.result and not f.over:
+                for approved in (True, False):  # the edge appends conditionally
+                    yield sends(("approval", name, approved))
+
+    def _time(self, state: State) -> Iterator[Step]:
+        """No clock of a holder matters: what one decided before this moment is as if it was stored before."""
+        if state.overdue and (m := fold(state.log).open):
+            yield self._step(f"m{m} is overdue", state._replace(late=m, overdue=0), own=False)
 
     def _deliveries(self, state: State) -> Iterator[Step]:
         for seq, fact in enumerate(state.log, 1):
@@ -100,7 +118,7 @@ class World:
             yield from self._stopped(name, state, task, others)
         if task.seen == STALE:
             return
-        act = self._decide(task, state.log[: task.seen])
+        act = self._decide(task, state.log[: task.seen], state.late)
         if isinstance(act, str):
             yield from self._does(name, state, task, others, act)
         elif act and (task.seen == size or not self._case.rules.conditional):
@@ -112,10 +130,14 @@ class World:
             yield self._step(f"{name} is stopped, naks", _nak(after, task), own=False)
         elif task.role == "tool":
             yield self._step(f"{name} is stopped, drops", after, own=False)
-        elif task.seen == len(state.log) and (fact := self._conduct.release(task, state.log)):
-            released = task._replace(seen=task.seen + 1, flag="released")
+        elif task.seen == len(state.log):
+            fact = self._conduct.release(task, state.log)
+            if fact is None:
+                yield self._step(f"{name} is stopped, drops", after, own=False)
+                return
+            released, wrong = task._replace(seen=task.seen + 1, flag="released"), self._objection(state, task, fact)
             after = after._replace(log=(*state.log, fact), tasks=(*others, released))
-            yield self._step(f"{name} is stopped, releases", after, own=False)
+            yield self._step(f"{name} is stopped, releases", after, own=False, wrong=wrong)
 
     def _does(self, name: str, state: State, task: Task, others: tuple[Task, ...], act: Act) -> Iterator[Step]:
         after = state._replace(tasks=others)
@@ -128,9 +150,10 @@ class World:
             case "nak":
                 yield self._step(f"{name} naks", _nak(after, task))
             case "run":
-                ran = (*others, task._replace(flag="ran"))
-                after = state._replace(tasks=ran, runs=min(state.runs + 1, 2))
-                wrong = objections.to_run(self._case, state, task)
+                call = state.log[task.trigger - 1][1]
+                ran = state.ran if state.ran.count(call) > 1 else tuple(sorted((*state.ran, call)))
+                after = state._replace(tasks=(*others, task._replace(flag="ran")), ran=ran)
+                wrong = call_objections.to_run(self._case, state, task)
                 yield self._step(f"{name} RUNS the tool", after, wrong=wrong)
                 if state.pause and not task.flag:
                     late = (*others, task._replace(flag="late"))
@@ -138,7 +161,7 @@ class World:
                     yield self._step(f"{name} is late", after, own=False)
 
     def _appends(self, name: str, state: State, task: Task, others: tuple[Task, ...], fact: Fact) -> Iterator[Step]:
-        size, wrong = len(state.log), objections.to_fact(self._case, state, task, fact)
+        size, wrong = len(state.log), self._objection(state, task, fact)
         claim = size + 1 if fact[0] in ("turn_start", "started") else task.claim
         stored = state._replace(log=(*state.log, fact))
         knows = task._replace(seen=size + 1, claim=claim)

@@ -21,7 +21,7 @@ WHOLE = {
 def test_every_interleaving_keeps_the_promises_and_the_code_does_what_the_design_says(
     case: Case,
 ) -> None:
-    """Promises P1, P4, P5, P6, whoever crashes or is paused; every decision is the code's own."""
+    """Promises P1, P4, P5, P6, P8, whoever crashes, is paused or is told to stop; every decision is the code's own."""
     wrong, trace, _ = check(case, Agreed)
     assert wrong is None, "\n".join(trace)
 

@@ -6,7 +6,6 @@ from contracts import events
 from contracts.events import AnyEvent, Event, timestamp
 from tests.model.facts import Fact
 
-CALL = "c"
 EXPIRES_AT = timestamp(1_000_000_000)
 
 
@@ -22,7 +21,7 @@ def answer_id(number: int) -> str:
 
 def event_of(fact: Fact) -> AnyEvent:
     """The event that a fact stands for."""
-    return _call_event(fact) if fact[1] == "c" else _turn_event(fact)
+    return _call_event(fact) if isinstance(fact[1], str) else _turn_event(fact)
 
 
 def _turn_event(fact: Fact) -> AnyEvent:  # noqa: PLR0911 - a table
@@ -58,7 +57,7 @@ def _turn_event(fact: Fact) -> AnyEvent:  # noqa: PLR0911 - a table
 
 
 def _call_event(fact: Fact) -> AnyEvent:
-    base: dict[str, Any] = {"id": "e", "timestamp": timestamp(0), "session_id": "s", "tool_call_id": CALL}
+    base: dict[str, Any] = {"id": "e", "timestamp": timestamp(0), "session_id": "s", "tool_call_id": fact[1]}
     of_turn = {**base, "reply_to": message_id(1)}
     match fact:
         case ("call", _):
@@ -87,12 +86,12 @@ def fact_of(event: Event) -> Fact:  # noqa: PLR0911 - a table
             return ("steer_applied", _number(m), _number(taker))
         case events.SteerMissed(message_id=m, reply_to=aim):
             return ("steer_missed", _number(m), _number(aim))
-        case events.ToolApprovalRequest():
-            return ("ask", "c")
-        case events.ToolStarted(attempt=attempt):
-            return ("started", "c", attempt)
-        case events.ToolResult(status=status):
-            return ("result", "c", status)
+        case events.ToolApprovalRequest(tool_call_id=name):
+            return ("ask", name)
+        case events.ToolStarted(tool_call_id=name, attempt=attempt):
+            return ("started", name, attempt)
+        case events.ToolResult(tool_call_id=name, status=status):
+            return ("result", name, status)
     raise ValueError(event)
 
 
