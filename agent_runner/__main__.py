@@ -1,5 +1,6 @@
 """The agent runner's process: `python -m agent_runner`."""
 
+import asyncio
 import sys
 
 from agent_runner.agents import Agents
@@ -10,6 +11,7 @@ from agent_runner.state import State
 from broker.consume import Delivery, consume
 from broker.folded import Folded
 from broker.process import Process, main
+from broker.settings import Settings, SettingsError
 from contracts import streams
 from contracts.config import Config
 
@@ -22,19 +24,34 @@ def _folded(config: Config) -> Folded[State]:
     )
 
 
+def served(settings: Settings, config: Config) -> tuple[str, ...]:
+    """The groups of agents that this process runs. Raises SettingsError."""
+    for name in settings.group_names:
+        if name not in config.groups:
+            known = ", ".join(config.groups)
+            raise SettingsError(
+                f"MILLRACE_GROUPS={settings.groups}: no agent is in the group {name} (there are: {known})"
+            )
+    return settings.group_names or config.groups
+
+
 async def run(process: Process) -> None:
     """Hold messages until told to stop, then give back what is held."""
     agents, folded = (
         Agents(process.config, Tools(process.broker, process.config.servers).offered),
         _folded(process.config),
     )
-    agents.load(agent.group for agent in process.config.agents.values())
+    groups = served(process.settings, process.config)
+    agents.load(groups)
 
     async def hold(delivery: Delivery) -> None:
         await hold_message(process.broker, delivery, folded, agents)
 
     try:
-        await consume(process.broker, streams.agent_runner(), hold, process.stop)
+        async with asyncio.TaskGroup() as tasks:
+            for group in groups:
+                consumer = streams.agent_runner(group=group)
+                tasks.create_task(consume(process.broker, consumer, hold, process.stop), name=consumer.durable)
     finally:
         await agents.aclose()
 

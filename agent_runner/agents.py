@@ -13,9 +13,6 @@ from contracts.config import Agent, Config, ConfigError
 from contracts.errors import Code, MillraceError
 from contracts.session import Session
 
-NOBODY = Agent(model="script")
-"""Whose limits hold for a session whose agent is not configured."""
-
 
 class Agents:
     """The agents of one process. A model is opened when its agent is first used, off the event loop."""
@@ -39,7 +36,7 @@ class Agents:
 
     def of(self, name: str) -> Agent:
         """The agent of that name, for its settings."""
-        return self._config.agents.get(name, NOBODY)
+        return self._config.agent(name)
 
     async def run(self, journal: Journal) -> None:
         """Run a turn. Raises MillraceError where there is no such agent, or it cannot be opened, or fails."""
@@ -51,11 +48,18 @@ class Agents:
             await script.run(turn)
         elif agent.model:
             await converse(turn, journal, await self._model(name, agent), self._offer)
-        elif name in self._functions:
-            await self._functions[name](turn)
         else:
-            raise MillraceError(Code.AGENT_FAILED, f"the agent {name} is of the group {agent.group}: not run here")
+            await (await self._function(name, agent))(turn)
         journal.finish()
+
+    async def _function(self, name: str, agent: Agent) -> Function:
+        """One of another group is loaded when it is needed: a message may wait here that came before it was moved."""
+        if name not in self._functions:
+            try:
+                self._functions[name] = await asyncio.to_thread(load, name, agent)
+            except ConfigError as error:
+                raise MillraceError(Code.AGENT_FAILED, str(error)) from None
+        return self._functions[name]
 
     async def _model(self, name: str, agent: Agent) -> Model:
         opening = self._models.get(name)

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 FRESH = 5.0
 """Seconds that a catalogue is used before it is read again."""
 
+ANSWER_WITHIN = 1.0
+"""Seconds that the broker has to tell a server's tools; then those that were told before are offered."""
+
 PATIENCE = 5.0
 """Seconds that a server which was never listed is waited for: the tool runner may have just started."""
 
@@ -50,8 +53,7 @@ class Tools:
     async def _refresh(self) -> None:
         self._until = self._until or time.monotonic() + self._patience
         while True:
-            for server in self._servers:
-                await self._get(server)
+            await asyncio.gather(*map(self._get, self._servers))
             self._read = time.monotonic()
             if len(self._known) == len(self._servers) or self._read >= self._until:
                 return
@@ -60,7 +62,7 @@ class Tools:
     async def _get(self, server: str) -> None:
         request = msgspec.json.encode({"last_by_subj": subjects.tools(server)})
         try:
-            reply = await self._broker.request(f"$JS.API.DIRECT.GET.{TOOLS}", request)
+            reply = await self._broker.request(f"$JS.API.DIRECT.GET.{TOOLS}", request, timeout=ANSWER_WITHIN)
             if not status(reply.headers):
                 self._known[server] = catalogue.decode(reply.data)
         except (Unavailable, TimeoutError, msgspec.DecodeError) as error:

@@ -36,6 +36,7 @@ class Server(Struct, frozen=True, kw_only=True):
     log_bytes: int
     host: str = "127.0.0.1"
     sync: Literal["always", "os"] = "always"
+    groups: tuple[str, ...] = streams.GROUPS
 
     @property
     def url(self) -> str:
@@ -92,7 +93,8 @@ class Server(Struct, frozen=True, kw_only=True):
         return {
             "jetstream": "enabled",
             "users": [
-                _user(self.credentials.user(name), streams.permissions(name, self.tenants)) for name in streams.USERS
+                _user(self.credentials.user(name), streams.permissions(name, self.tenants, self.groups))
+                for name in streams.USERS
             ],
             "exports": [
                 {"service": subjects.ingest_all(tenant), "accounts": [f"T_{tenant}"]} for tenant in self.tenants

@@ -40,6 +40,7 @@ class Topology(Struct, frozen=True, kw_only=True):
     log_bytes: int
     ack_wait: float = streams.ACK_WAIT
     replicas: int = 1
+    groups: tuple[str, ...] = streams.GROUPS
     renew_epoch: bool = False
 
 
@@ -53,8 +54,9 @@ async def provision(url: str, seed_file: str, topology: Topology, *, within: flo
     async with oneshot(url, seed_file, inbox=inbox, within=within) as client:
         for stream in streams.streams(topology.tenants, topology.log_bytes):
             await _make_stream(client, stream, topology)
-        for consumer in streams.consumers(topology.tenants, topology.ack_wait):
+        for consumer in streams.consumers(topology.tenants, topology.ack_wait, topology.groups):
             await _make_consumer(client, consumer)
+        await _tell_left_over(client, topology.groups)
 
 
 async def _make_stream(client: Client, stream: Stream, topology: Topology) -> None:
@@ -90,6 +92,18 @@ async def _make_consumer(client: Client, consumer: Consumer) -> None:
             return
         request |= {"config": found | wanted, "action": "update"}
     await _do(client, f"CONSUMER.CREATE.{path}.{consumer.filter_subject}", request, name)
+
+
+async def _tell_left_over(client: Client, groups: tuple[str, ...]) -> None:
+    """Name the consumers of groups that are configured no longer: they stay, and so does what waits in them."""
+    wanted = {streams.agent_runner(group=group).durable for group in groups}
+    answer = _checked(await _ask(client, f"CONSUMER.NAMES.{streams.LOG}"), f"stream {streams.LOG}")
+    for name in answer["consumers"] or ():
+        if name.startswith(f"{streams.AGENT_RUNNER}_") and name not in wanted:
+            info = await _ask(client, f"CONSUMER.INFO.{streams.LOG}.{name}")
+            waiting = info.get("num_pending", 0) + info.get("num_ack_pending", 0)
+            text = f"consumer {name} is of a group that no agent is in; {waiting} messages wait there for a runner"
+            logger.warning(text, extra={"consumer": name, "waiting": waiting})
 
 
 def stream_config(stream: Stream, replicas: int) -> Config:

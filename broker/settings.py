@@ -54,6 +54,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     drain_grace: Positive = 10.0
     """How long work in flight may take after a stop was asked for."""
 
+    groups: str = ""
+    """The groups of agents that an agent runner runs, separated by commas; empty: every one."""
+
     demo_notes: str = ""
     """The file that the demo server's `note` appends to."""
 
@@ -74,6 +77,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     fault: str = ""
     """For tests only: where this process dies or hangs (broker/points.py)."""
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups that are named; none: every one."""
+        return tuple(dict.fromkeys(name.strip() for name in self.groups.split(",") if name.strip()))
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from contracts.events import Policy
 from contracts.streams import DELTA_TTL
-from contracts.subjects import is_token
+from contracts.subjects import DEFAULT_GROUP, is_token
 
 DEFAULT_EXPIRES = 300.0  # seconds that a person has to decide
 
@@ -41,7 +41,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
     instructions: str = ""
     tools: tuple[_Glob, ...] = ()  # what it may call: globs on "server.tool"
     run: str | None = None  # "module:function"
-    group: str = "default"  # which runners run it: a consumer of its own for each group
+    group: str = DEFAULT_GROUP  # which runners run it: a consumer of its own for each group
     policy: Policy = "enqueue"  # of a message that names none
     context_tokens: Annotated[int, Meta(ge=256, le=10_000_000)] = 32_000  # what a prompt may have, estimated
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None  # of one response
@@ -66,6 +66,10 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("`group` is a name [A-Za-z0-9_-]{1,64}")
         if self.run is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", self.run):
             raise ValueError("`run` is `module:function`")
+
+
+NOBODY = Agent(model="script")
+"""What holds for a session whose agent is not configured."""
 
 
 class ToolServer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,6 +191,15 @@ class Config(Struct, frozen=True):
     def default_agent(self) -> str:
         """The agent of a session that names none: the first of the file, else `script`."""
         return next(iter(self.agents), "script")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of agents, `default` first, whether an agent is in it or not."""
+        return tuple(dict.fromkeys((DEFAULT_GROUP, *(agent.group for agent in self.agents.values()))))
+
+    def agent(self, name: str | None) -> Agent:
+        """The agent of a session; one that is not configured is in the default group."""
+        return self.agents.get(name or self.default_agent, NOBODY)
 
 
 class _ToolTables(Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,13 +24,13 @@ class ClientFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class SendMessage(ClientFrame, frozen=True, kw_only=True, tag="message"):
-    """Say something. The same `client_message_id` again never makes a second turn."""
+    """Say something. The same `client_message_id` again never makes a second turn. `policy`: by default the agent's."""
 
     content: str
     client_message_id: Token | None = None
     attachments: list[Attachment] | None = None
     metadata: dict[str, Any] | None = None
-    policy: Policy = "enqueue"
+    policy: Policy | None = None
 
 
 class SendCancel(ClientFrame, frozen=True, kw_only=True, tag="cancel"):

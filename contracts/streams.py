@@ -8,6 +8,7 @@ needs and nothing else.
 from msgspec import Struct
 
 from contracts import subjects
+from contracts.subjects import DEFAULT_GROUP
 
 LOG = "LOG"
 DEAD = "DEAD"
@@ -72,7 +73,10 @@ class Permissions(Struct, frozen=True, kw_only=True):
     subscribe: tuple[str, ...]
 
 
-SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
+AGENT_RUNNER = "agent_runner"
+SERVICES = ("edge", AGENT_RUNNER, "tool_runner", "event_ingest")
+GROUPS = (DEFAULT_GROUP,)
+"""The groups of agents where nothing is configured."""
 PROVISIONER = "provisioner"
 """Creates and changes streams and consumers, and may purge. Never a service's credentials."""
 OPERATOR = "operator"
@@ -164,12 +168,12 @@ def streams(tenants: tuple[str, ...], log_bytes: int) -> tuple[Stream, ...]:
     )
 
 
-def agent_runner(ack_wait: float = ACK_WAIT) -> Consumer:
-    """Delivers every message to one agent runner."""
+def agent_runner(ack_wait: float = ACK_WAIT, group: str = DEFAULT_GROUP) -> Consumer:
+    """Delivers every message for the agents of a group to one agent runner."""
     return Consumer(
         stream=LOG,
-        durable="agent_runner",
-        filter_subject=subjects.lane_of_all("session", "message"),
+        durable=AGENT_RUNNER if group == DEFAULT_GROUP else f"{AGENT_RUNNER}_{group}",
+        filter_subject=subjects.messages_of_all(group),
         ack_wait=ack_wait,
     )
 
@@ -195,10 +199,13 @@ def event_ingest(tenant: str, ack_wait: float = ACK_WAIT) -> Consumer:
     )
 
 
-def consumers(tenants: tuple[str, ...], ack_wait: float = ACK_WAIT) -> tuple[Consumer, ...]:
+def consumers(
+    tenants: tuple[str, ...], ack_wait: float = ACK_WAIT, groups: tuple[str, ...] = GROUPS
+) -> tuple[Consumer, ...]:
     """Every consumer."""
+    runners = (agent_runner(ack_wait, group) for group in groups)
     ingests = (event_ingest(tenant, ack_wait) for tenant in tenants)
-    return (agent_runner(ack_wait), tool_runner(ack_wait), *ingests)
+    return (*runners, tool_runner(ack_wait), *ingests)
 
 
 def inbox(user: str) -> str:
@@ -220,7 +227,7 @@ def _holds(consumer: Consumer) -> tuple[str, ...]:
     )
 
 
-def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
+def permissions(user: str, tenants: tuple[str, ...], groups: tuple[str, ...] = GROUPS) -> Permissions:
     """Least privilege: its lanes to write, the reads it needs, its own consumers and inbox."""
     publish: tuple[str, ...]
     listens: tuple[str, ...] = ()
@@ -228,6 +235,7 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
         case "edge":
             publish = (
                 subjects.lane_of_all("session", "message"),
+                subjects.ANY_GROUPED,
                 subjects.lane_of_all("session", "client"),
                 subjects.lane_of_all("user", "client"),
                 subjects.ANY_STATE,
@@ -245,7 +253,7 @@ def permissions(user: str, tenants: tuple[str, ...]) -> Permissions:
                 subjects.ANY_TURNS,
                 subjects.DEAD_ALL,
                 *_reads(LOG, STATE, TOOLS),
-                *_holds(agent_runner()),
+                *(subject for group in groups for subject in _holds(agent_runner(group=group))),
             )
             listens = (subjects.live_of_all("session"),)
         case "tool_runner":

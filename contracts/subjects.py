@@ -1,6 +1,7 @@
 """Subjects: the only place where one is built or parsed.
 
     log.<tenant>.<topic>.<id>.fact.<lane>     what happened; stays
+    log.<tenant>.session.<id>.fact.message.<group>   the lane `message`, for the agents of another group than `default`
     log.<tenant>.<topic>.<id>.delta           streamed text; fades
     live.<…>                                  the same message, republished after it is stored
     live.<tenant>.session.<id>.typing         somebody is typing; never stored
@@ -23,6 +24,8 @@ from msgspec import Struct
 
 Lane = Literal["message", "client", "agent", "call", "tool", "event"]
 LANES: tuple[Lane, ...] = get_args(Lane)
+DEFAULT_GROUP = "default"
+"""The group of agents whose messages have no group in their subject."""
 Kind = Literal["session", "user", "project", "tenant"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -38,6 +41,7 @@ ANY_STATE = "state.*.session.*"
 ANY_TURNS = "state.*.session.*.turns"
 ANY_TYPING = "live.*.session.*.typing"
 ANY_DELTA = "log.*.*.*.delta"
+ANY_GROUPED = "log.*.session.*.fact.message.*"
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -106,6 +110,16 @@ class Topic(Struct, frozen=True, order=True):
         """One lane of facts."""
         return f"log.{self._path}.fact.{lane}"
 
+    def message(self, group: str = DEFAULT_GROUP) -> str:
+        """The lane `message`, for the agents of a group."""
+        lane = self.fact("message")
+        return lane if group == DEFAULT_GROUP else f"{lane}.{token(group)}"
+
+    @property
+    def grouped(self) -> str:
+        """The messages for the agents of every group but the default one."""
+        return f"{self.fact('message')}.*"
+
     @property
     def delta(self) -> str:
         """Streamed text."""
@@ -144,12 +158,21 @@ def parse(subject: str) -> tuple[Topic, Lane | Literal["delta"]]:
             return Topic(tenant, kind, topic_id), "delta"  # type: ignore[arg-type]
         case ["log" | "live", tenant, kind, topic_id, "fact", lane] if lane in LANES:
             return Topic(tenant, kind, topic_id), lane  # type: ignore[arg-type]
+        case ["log" | "live", tenant, "session", topic_id, "fact", "message", group] if group != DEFAULT_GROUP:
+            token(group)
+            return Topic(tenant, "session", topic_id), "message"
     raise ValueError(f"not a subject of the log: {subject!r:.200}")
 
 
 def lane_of_all(kind: Kind | Literal["*"], lane: Lane, tenant: str = "*") -> str:
     """One lane of every topic of that kind: a consumer's filter, or what a service may publish."""
     return f"log.{tenant}.{kind}.*.fact.{lane}"
+
+
+def messages_of_all(group: str) -> str:
+    """Every message for the agents of a group: its consumer's filter."""
+    lane = lane_of_all("session", "message")
+    return lane if group == DEFAULT_GROUP else f"{lane}.{token(group)}"
 
 
 def live_of_all(kind: Kind | Literal["*"]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+from typing import Self
 
 import msgspec
 from msgspec import Struct
@@ -11,9 +12,10 @@ from broker import metrics, telemetry
 from broker.append import Append, LogFull, OutcomeUnknown, Stored, append, conditional
 from broker.connect import Broker, Rejected, Unavailable
 from contracts import events
+from contracts.config import Config
 from contracts.depth import is_too_deep
 from contracts.errors import Code, MillraceError
-from contracts.events import AnyEvent, unix_time
+from contracts.events import AnyEvent, Policy, unix_time
 from contracts.frames import SendApproval, SendCancel, SendMessage
 from contracts.subjects import Topic
 from contracts.view import View
@@ -31,6 +33,20 @@ FULL_AT = 0.9
 """The share of the log from which on new messages are refused, so that running turns can finish."""
 
 
+class Address(Struct, frozen=True):
+    """Where a session's messages go, and what becomes of one that says nothing about it."""
+
+    topic: Topic
+    group: str
+    policy: Policy
+
+    @classmethod
+    def of(cls, config: Config, topic: Topic, agent: str | None) -> Self:
+        """As the session's agent is configured now."""
+        settings = config.agent(agent)
+        return cls(topic, settings.group, settings.policy)
+
+
 class Accepted(Struct, frozen=True):
     """A message that will be answered."""
 
@@ -40,7 +56,7 @@ class Accepted(Struct, frozen=True):
 
 
 async def send_message(
-    broker: Broker, principal: Principal, topic: Topic, frame: SendMessage, last_fact: int | None = None
+    broker: Broker, principal: Principal, to: Address, frame: SendMessage, last_fact: int | None = None
 ) -> Accepted:
     """Store a message. The same `client_message_id` again gives the same message. Raises MillraceError.
 
@@ -49,6 +65,7 @@ async def send_message(
     """
     _check_attachments(frame)
     _check_depth(frame.metadata)
+    topic, subject = to.topic, to.topic.message(to.group)
     client_message_id = frame.client_message_id or events.new_id()
     message_id = "m_" + _digest(topic, client_message_id)
     event = events.Message(
@@ -60,17 +77,17 @@ async def send_message(
         content=frame.content,
         user_id=principal.user_id,
         client_message_id=client_message_id,
-        policy=frame.policy,
+        policy=frame.policy or to.policy,
         attachments=frame.attachments,
         metadata=frame.metadata,
     )
     attributes = {"gen_ai.conversation.id": topic.id, "messaging.message.id": message_id}
     with telemetry.tracer.start_as_current_span("message", attributes=attributes):
-        if frame.policy == "reject":
-            stored = await _store_unless_busy(broker, topic, event)
+        if event.policy == "reject":
+            stored = await _store_unless_busy(broker, topic, subject, event)
         else:
-            named = await _store(broker, topic, event, after=last_fact) if last_fact else None
-            unnamed = named or await _store(broker, topic, event)
+            named = await _store(broker, topic, subject, event, after=last_fact) if last_fact else None
+            unnamed = named or await _store(broker, topic, subject, event)
             assert unnamed  # nothing refuses an append without a condition
             stored = unnamed
     metrics.MESSAGES.labels(topic.tenant).inc()
@@ -86,7 +103,7 @@ async def cancel(broker: Broker, principal: Principal, topic: Topic, frame: Send
         message_id=frame.message_id,
         user_id=principal.user_id,
     )
-    await _store(broker, topic, event)
+    await _store(broker, topic, topic.fact("client"), event)
 
 
 async def decide_approval(broker: Broker, principal: Principal, topic: Topic, frame: SendApproval) -> None:
@@ -113,12 +130,12 @@ async def decide_approval(broker: Broker, principal: Principal, topic: Topic, fr
             reason=frame.reason,
             arguments=frame.arguments if frame.approved else None,
         )
-        if await _store(broker, topic, event, after=seq):
+        if await _store(broker, topic, topic.fact("client"), event, after=seq):
             metrics.APPROVALS.labels("approved" if frame.approved else "rejected").inc()
             return
 
 
-async def _store_unless_busy(broker: Broker, topic: Topic, event: events.Message) -> Stored:
+async def _store_unless_busy(broker: Broker, topic: Topic, subject: str, event: events.Message) -> Stored:
     while True:
         view, seq = await _fold(broker, topic, check_waiting=True)
         session = view.session
@@ -126,17 +143,19 @@ async def _store_unless_busy(broker: Broker, topic: Topic, event: events.Message
             return Stored(seq, duplicate=True)
         if session.turns:
             raise MillraceError(Code.TURN_IN_PROGRESS)
-        if stored := await _store(broker, topic, event, after=seq):
+        if stored := await _store(broker, topic, subject, event, after=seq):
             return stored
 
 
-async def _store(broker: Broker, topic: Topic, event: AnyEvent, after: int | None = None) -> Stored | None:
+async def _store(
+    broker: Broker, topic: Topic, subject: str, event: AnyEvent, after: int | None = None
+) -> Stored | None:
     """Append a client's fact; None only for a condition that was refused."""
     info = broker.log_info
     is_message = isinstance(event, events.Message)
     if is_message and info and info.max_bytes > 0 and info.bytes > FULL_AT * info.max_bytes:
         raise MillraceError(Code.LOG_FULL)
-    subject, payload = topic.fact(events.LANE_OF[type(event)]), events.encode(event)
+    payload = events.encode(event)
     message_id = f"{topic.tenant}/{topic.id}/{event.id}"
     if after is None:
         what = Append(subject, payload, message_id)

@@ -85,7 +85,8 @@ async def send_message(
     desk.limiter.message(principal)
     topic = Topic.session(principal.tenant, session_id)
     frame = SendMessage(**{name: getattr(data, name) for name in NewMessage.__struct_fields__})
-    accepted = await commands.send_message(desk.broker, principal, topic, frame)
+    to = commands.Address.of(desk.config, topic, session.agent)
+    accepted = await commands.send_message(desk.broker, principal, to, frame)
     topics = len(join.topics_of(principal, session))
     if streams:
         connection = EventStream(desk, principal, Arrival.of(request))

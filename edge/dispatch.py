@@ -54,8 +54,9 @@ async def _message(connection: Connection, frame: frames.SendMessage, subscripti
     if subscription.session.is_closed:
         raise MillraceError(Code.SESSION_CLOSED)
     connection.desk.limiter.message(connection.principal)
-    topic, broker = subscription.topic, connection.desk.broker
-    accepted = await commands.send_message(broker, connection.principal, topic, frame, subscription.last_fact)
+    topic, desk = subscription.topic, connection.desk
+    to = commands.Address.of(desk.config, topic, subscription.session.agent)
+    accepted = await commands.send_message(desk.broker, connection.principal, to, frame, subscription.last_fact)
     connection.send(
         frames.MessageAccepted(
             session_id=topic.id,

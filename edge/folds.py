@@ -78,12 +78,19 @@ async def without_repeats(broker: Broker, topic: Topic, view: View) -> None:
     Where a view has forgotten ended messages (`forgot`), one of them that is stored again looks like a new one.
     """
     waiting = {message_id: turn.seq for message_id, turn in view.session.turns.items() if not turn.claim}
-    async for records in read(broker, topic.fact("message"), 0, max(waiting.values(), default=0)):
-        for record in records:
-            event = events.decode(record.data)
-            if isinstance(event, events.Message) and record.seq < waiting.get(event.message_id, 0):
-                view.drop(event.message_id)
-                del waiting[event.message_id]
+    for subject in await messages_of(broker, topic):
+        async for records in read(broker, subject, 0, max(waiting.values(), default=0)):
+            for record in records:
+                event = events.decode(record.data)
+                if isinstance(event, events.Message) and record.seq < waiting.get(event.message_id, 0):
+                    view.drop(event.message_id)
+                    del waiting[event.message_id]
+
+
+async def messages_of(broker: Broker, topic: Topic) -> tuple[str, ...]:
+    """The subjects that hold a session's messages, whatever groups its agent was in over time."""
+    lane = topic.message()
+    return (lane, topic.grouped) if await last(broker, topic.grouped) else (lane,)
 
 
 def keep(broker: Broker, topic: Topic, view: View, upto: int) -> None:

@@ -9,7 +9,7 @@ from broker.connect import Broker
 from contracts.errors import Code, MillraceError
 from contracts.subjects import Topic
 from contracts.view import shown_as
-from edge.folds import fold
+from edge.folds import fold, messages_of
 
 FACTS_A_MESSAGE = 4
 """Facts of the runner's that are read for each message wanted: a turn without tools has about as many."""
@@ -36,13 +36,15 @@ async def messages(
         end = known[0][0] if view.more or known[0] != view.messages[0] else 1
         stored = await at(broker, [seq for seq, shown in known if not shown])
         found = {seq: text for seq, shown in known if (text := shown or shown_as(stored.get(seq)))}
+    lanes = [(topic.fact("agent"), FACTS_A_MESSAGE * (limit + 1))]
+    if end > 1 and len(found) <= limit:
+        lanes += [(subject, limit + 1) for subject in await messages_of(broker, topic)]
     for _ in range(ROUNDS):
         if end <= 1 or len(found) > limit:
             break
-        said = await block(broker, topic.fact("message"), end, limit + 1)
-        done = await block(broker, topic.fact("agent"), end, FACTS_A_MESSAGE * (limit + 1))
-        end = max(said.start, done.start)  # from here on both are complete
-        for record in (*said.records, *done.records):
+        blocks = [await block(broker, subject, end, wanted) for subject, wanted in lanes]
+        end = max(part.start for part in blocks)  # from here on all are complete
+        for record in (record for part in blocks for record in part.records):
             if record.seq >= end and record.seq not in repeats and (shown := shown_as(record.data)):
                 found[record.seq] = shown
     page = sorted(found)[-limit:]

@@ -43,13 +43,13 @@ class SessionShown(Struct, frozen=True):
 
 
 class NewMessage(Struct, frozen=True):
-    """The fields of the frame `message`."""
+    """The fields of the frame `message`. `policy`: by default the agent's."""
 
     content: str
     client_message_id: Token | None = None
     attachments: list[Attachment] | None = None
     metadata: dict[str, Any] | None = None
-    policy: Policy = "enqueue"
+    policy: Policy | None = None
 
 
 class Cancelling(Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ from broker.credentials import Credentials, write_secret
 from broker.embedded import Server
 from broker.incarnation import RunningMark
 from broker.settings import PREFIX, Settings
+from contracts.streams import GROUPS
 from millrace.errors import CommandError
 
 DEFAULT = "millrace-data"
@@ -40,6 +41,7 @@ class State(Struct, frozen=True, kw_only=True):
     log_bytes: int
     tenants: tuple[str, ...]
     config: str = ""
+    groups: tuple[str, ...] = GROUPS
 
     @property
     def nats_url(self) -> str:
@@ -100,6 +102,7 @@ class DataDir(Struct, frozen=True):
             port=state.nats_port,
             log_bytes=state.log_bytes,
             sync="os" if sync == "os" else "always",
+            groups=state.groups,
         )
 
     @contextmanager

@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write them. What is there is kept; a new tenant is added."""
+    """Write them. What is there is kept; a new tenant or group of agents is added."""
     try:
         settings = Settings.from_env(os.environ)
-        tenants = tuple(load(settings.config or None).tenants)
+        config = load(settings.config or None)
     except (SettingsError, ConfigError) as error:
         raise CommandError(str(error)) from None
     data = DataDir.at(args.data)
@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
             host=args.host,
             nats_port=args.nats_port,
             log_bytes=data.log_bytes(settings),
-            tenants=tenants,
+            tenants=tuple(config.tenants),
+            groups=config.groups,
             config=settings.config,
         )
         data.server(state, settings.sync).prepare()

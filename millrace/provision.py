@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Do it. May be repeated at any time."""
     try:
         settings = Settings.from_env(os.environ)
-        tenants = tuple(load(settings.config or None).tenants)
+        config = load(settings.config or None)
     except (SettingsError, ConfigError) as error:
         raise CommandError(str(error)) from None
     seed, log_bytes = settings.nkey, settings.log_bytes
@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         data = DataDir.at(args.data)
         seed, log_bytes = str(data.credentials.user(PROVISIONER)), data.state().log_bytes
     topology = Topology(
-        tenants=tenants,
+        tenants=tuple(config.tenants),
+        groups=config.groups,
         log_bytes=log_bytes,
         ack_wait=settings.ack_wait,
         replicas=settings.replicas,

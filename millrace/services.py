@@ -1,12 +1,14 @@
 """The services that `millrace up` runs, in the order in which they stop."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from broker.settings import PREFIX
+from contracts.streams import AGENT_RUNNER
 from contracts.streams import SERVICES as NAMES
+from contracts.subjects import DEFAULT_GROUP
 from millrace.datadir import DataDir, State
 
 
@@ -16,12 +18,18 @@ class Service(Struct, frozen=True):
     name: str
     command: tuple[str, ...]
     stage: int = 1
+    group: str = ""
+
+    @property
+    def process(self) -> str:
+        """What this process is called: the service, and its group of agents where that is not the default one."""
+        return self.name if self.group in ("", DEFAULT_GROUP) else f"{self.name}_{self.group}"
 
 
 SERVICES = (
     Service("edge", (sys.executable, "-m", "edge"), stage=0),
     Service("event_ingest", (sys.executable, "-m", "event_ingest"), stage=0),
-    Service("agent_runner", (sys.executable, "-m", "agent_runner")),
+    Service(AGENT_RUNNER, (sys.executable, "-m", "agent_runner")),
     Service("tool_runner", (sys.executable, "-m", "tool_runner")),
 )
 assert {service.name for service in SERVICES} == set(NAMES)
@@ -39,8 +47,22 @@ def environment(data: DataDir, state: State, service: str) -> dict[str, str]:
     return {f"{PREFIX}{name}": value for name, value in found.items()}
 
 
-def child_environment(data: DataDir, state: State, service: str, env: Mapping[str, str]) -> dict[str, str]:
+def for_groups(services: Iterable[Service], groups: Iterable[str]) -> tuple[Service, ...]:
+    """The processes to run: of agent runners one for each group of agents, so that none waits for another's."""
+    given = tuple(groups)
+    return tuple(
+        each
+        for service in services
+        for each in (
+            [structs.replace(service, group=group) for group in given] if service.name == AGENT_RUNNER else [service]
+        )
+    )
+
+
+def child_environment(data: DataDir, state: State, service: Service, env: Mapping[str, str]) -> dict[str, str]:
     """`env` with what `service` needs. Another file for the demo's notes may be given in `env`."""
     notes = f"{PREFIX}DEMO_NOTES"
-    found = dict(env) | environment(data, state, service)
+    found = dict(env) | environment(data, state, service.name)
+    if service.group:
+        found[f"{PREFIX}GROUPS"] = service.group
     return found | {notes: env[notes]} if env.get(notes) else found

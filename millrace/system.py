@@ -59,7 +59,7 @@ class System:
     async def start(self) -> None:
         """Start everything; returns when it is ready, or had its time. Raises CommandError."""
         await self._start_broker()
-        self._starting = {service.name for service in self._plan.services}
+        self._starting = {service.process for service in self._plan.services}
         taken = {self._plan.state.nats_port}
         for number, service in enumerate(self._plan.services):
             port = self._plan.port + number
@@ -79,7 +79,7 @@ class System:
         """Stop what takes work in, then what does it, then the broker. Nothing is left running."""
         grace = self._plan.settings.drain_grace + EXTRA_GRACE
         for stage in sorted({service.stage for service in self._plan.services}):
-            names = [s.name for s in self._plan.services if s.stage == stage]
+            names = [s.process for s in self._plan.services if s.stage == stage]
             children = [self._children[name] for name in names if name in self._children]
             await asyncio.gather(*(child.stop(grace) for child in children))
         if (broker := self._children.get(BROKER)) and await broker.stop(BROKER_GRACE):
@@ -112,6 +112,7 @@ class System:
             tenants=server.tenants,
             log_bytes=server.log_bytes,
             ack_wait=plan.settings.ack_wait,
+            groups=server.groups,
             renew_epoch=renew,
         )
         try:
@@ -122,11 +123,11 @@ class System:
 
     async def _start_service(self, service: Service, port: int) -> None:
         plan, host = self._plan, self._host(service)
-        env = child_environment(plan.data, plan.state, service.name, plan.env)
+        env = child_environment(plan.data, plan.state, service, plan.env)
         env |= {f"{PREFIX}HOST": host, f"{PREFIX}PORT": str(port)}
-        log = plan.data.log(service.name)
-        self._keep(await self._start(Program(name=service.name, command=service.command, env=env, log=log)))
-        self._addresses[service.name] = (host, port)
+        log = plan.data.log(service.process)
+        self._keep(await self._start(Program(name=service.process, command=service.command, env=env, log=log)))
+        self._addresses[service.process] = (host, port)
 
     async def _start(self, program: Program) -> Child:
         child = self._children[program.name] = Child(program, self._died)

@@ -13,10 +13,10 @@ from msgspec import structs
 
 from broker.ports import free_port, is_free
 from broker.settings import Settings, SettingsError
-from contracts.config import ConfigError, load
+from contracts.config import Config, ConfigError, load
 from millrace.datadir import DEFAULT, DataDir, State
 from millrace.errors import CommandError, PortTaken
-from millrace.services import SERVICES, Service
+from millrace.services import SERVICES, Service, for_groups
 from millrace.system import Plan, System
 from millrace.tokens import sign
 
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace, services: Iterable[Service] = SERVICES) -> int
     """Run until told to stop. Raises CommandError where it cannot."""
     try:
         settings = Settings.from_env(os.environ)
-        config = _config_path(args.config)
-        tenants = tuple(load(config or None).tenants)
+        path = _config_path(args.config)
+        config = load(path or None)
     except (SettingsError, ConfigError) as error:
         raise CommandError(str(error)) from None
     data = DataDir.at(args.data)
@@ -51,9 +51,9 @@ def run(args: argparse.Namespace, services: Iterable[Service] = SERVICES) -> int
             raise CommandError(f"port {args.port} is in use; choose another one with --port")
         plan = Plan(
             data=data,
-            state=_state(data, settings, tenants, config, args.port),
+            state=_state(data, settings, config, path, args.port),
             settings=settings,
-            services=tuple(services),
+            services=for_groups(services, config.groups),
             port=args.port,
             lock=lock,
             env=os.environ,
@@ -61,19 +61,20 @@ def run(args: argparse.Namespace, services: Iterable[Service] = SERVICES) -> int
         try:
             return asyncio.run(_live(plan))
         except PortTaken:
-            again = structs.replace(plan, state=_state(data, settings, tenants, config, args.port))
+            again = structs.replace(plan, state=_state(data, settings, config, path, args.port))
             return asyncio.run(_live(again))
 
 
-def _state(data: DataDir, settings: Settings, tenants: tuple[str, ...], config: str, port: int) -> State:
+def _state(data: DataDir, settings: Settings, config: Config, path: str, port: int) -> State:
     """How to start this time, remembered for the other commands: the broker where it was before, if it can."""
     known = data.remembered()
     ports = (known.nats_port, NATS_PORT) if known else (NATS_PORT,)
     state = State(
         nats_port=free_port(LOCAL, *ports, taken=frozenset({port})),
         log_bytes=data.log_bytes(settings),
-        tenants=tenants,
-        config=config,
+        tenants=tuple(config.tenants),
+        config=path,
+        groups=config.groups,
     )
     data.remember(state)
     return state

@@ -33,6 +33,7 @@ PARAMETERS = {
     "tenant": "The tenant.",
     "session_id": "The session.",
     "kind": f"What the topic is of: {', '.join(subjects.KINDS)}.",
+    "group": "The agents' group, where it is not `default`.",
     "topic_id": "The session, user or project; `all` for the tenant.",
     "user_id": "The user.",
     "source": "The publishing system; one token.",
@@ -182,16 +183,20 @@ def _address(subject: str) -> str:
     if parts[2] == "*":
         parts[2] = "{kind}"
     parts[1], parts[3] = "{tenant}", f"{{{names.get(parts[2], 'topic_id')}}}"
+    if subject == subjects.ANY_GROUPED:
+        parts[-1] = "{group}"
     return ".".join(parts)
 
 
 def _key(subject: str) -> str:
+    if subject == subjects.ANY_GROUPED:
+        return f"{_key(subjects.lane_of_all('session', 'message'))}_of_group"
     return "_".join(part for part in subject.replace("*", "any").replace(">", "all").split(".") if part != "any")
 
 
 def _written(service: str, subject: str) -> list[str]:
     """The messages of a lane."""
-    lane = subject.rpartition(".")[2]
+    lane = "message" if subject == subjects.ANY_GROUPED else subject.rpartition(".")[2]
     kinds: list[type[Event]] = [kind for kind, its in LANE_OF.items() if its == lane]
     if lane == "delta":
         kinds = [events.StreamDelta]
@@ -247,6 +252,7 @@ def _service_operations(channels: Json) -> Json:
                 add(service, "receive", _key(wide))
     for consumer in streams.consumers(()):
         add(consumer.durable, "receive", _key(consumer.filter_subject))
+    add("agent_runner", "receive", _key(subjects.ANY_GROUPED))
     add("event_ingest", "receive", "ingest")
     add("operator", "receive", "dead")
     add("tenant", "send", "ingest")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from broker.append import Append, append
+from broker.append import Append, LogFull, OutcomeUnknown, append
 from broker.connect import Broker, Rejected
 from contracts import catalogue, events, subjects
 from contracts.catalogue import Catalogue, Listed
@@ -49,7 +49,7 @@ class Lister:
                     continue
                 try:
                     await append(self._broker, Append(subjects.tools(server), payload, events.new_id()))
-                except Rejected as error:
+                except (Rejected, LogFull, OutcomeUnknown) as error:
                     logger.warning("a catalogue was refused", extra={"server": server, "reason": str(error)})
                 self._written[server] = payload
 
@@ -59,13 +59,24 @@ def listed(server: str, tools: Mapping[str, Tool]) -> Catalogue:
     kept: list[Listed] = []
     room = WHOLE
     for name, tool in sorted(tools.items()):
-        schema = b"" if is_too_deep(tool.input_schema) else msgspec.json.encode(tool.input_schema)
         entry = Listed(
             name, tool.description[:DESCRIPTION], tool.input_schema, tool.read_only, tool.destructive, tool.idempotent
         )
-        room -= len(schema) + len(entry.description.encode())
-        if not schema or len(schema) > SCHEMA or room < 0:
-            logger.warning("a tool is not offered: its schema is too large or too deep", extra={"tool": name})
+        size = _size(entry)
+        if size is None or size > room:
+            reason = "its schema is too large, too deep or no JSON" if size is None else "its server has too many"
+            logger.warning("a tool is not offered", extra={"tool": name, "reason": reason})
             continue
+        room -= size
         kept.append(entry)
     return Catalogue(server, tuple(kept))
+
+
+def _size(entry: Listed) -> int | None:
+    """Its bytes in the catalogue; None for what models cannot be offered."""
+    if is_too_deep(entry.input_schema):
+        return None
+    try:
+        return len(msgspec.json.encode(entry)) if len(msgspec.json.encode(entry.input_schema)) <= SCHEMA else None
+    except (OverflowError, TypeError, ValueError):  # half of a surrogate pair
+        return None

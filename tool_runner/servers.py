@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from tool_runner.transport import CONNECT_LIMIT, begin_sending, open_transport
 
 PATIENCE = 10.0  # how long a caller waits for a server that is connecting
 FIRST_PAUSE = 0.1
+LISTED_EVERY = 60.0  # seconds between looks at a server's tools: not every server tells that they changed
 LONGEST_PAUSE = 10.0  # between connections; after one that lived longer it is short again
 IDEMPOTENCY_KEY = "millrace/idempotencyKey"
 
@@ -214,7 +215,7 @@ class _Server:
                     link.tools = await _listing(self.name, link.client)
                     limit.reschedule(None)
                     self._use(link)
-                    await link.retired.wait()
+                    await self._list_until_retired(link)
                     logger.warning("tool server lost", extra={"server": self.name})
                     await link.idle.wait()
         except Exception:
@@ -229,6 +230,20 @@ class _Server:
             self._told(self.name, link.tools)
             self._connected.set()
             logger.info("tool server connected", extra={"server": self.name})
+
+    async def _list_until_retired(self, link: _Link) -> None:
+        while not link.retired.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LISTED_EVERY):
+                    await link.retired.wait()
+                    return
+            try:
+                async with asyncio.timeout(CONNECT_LIMIT):
+                    link.tools = await _listing(self.name, link.client)
+            except Exception:  # whether the server is lost, its calls find out
+                logger.info("tools could not be listed", exc_info=True, extra={"server": self.name})
+            else:
+                self._told(self.name, link.tools)
 
     def _retire(self, link: _Link) -> None:
         link.retired.set()

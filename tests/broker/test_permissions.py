@@ -5,7 +5,8 @@ What is allowed is written out here, not taken from `contracts.streams`.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -14,7 +15,7 @@ from broker.connect import Unavailable
 from broker.oneshot import oneshot
 from contracts.streams import SERVICES, USERS
 from contracts.subjects import KINDS, LANES
-from tests.harness.nats_server import NatsServer
+from tests.harness.nats_server import NatsServer, nats_server
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,8 @@ READS = {"STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"}
 STREAMS = {"LOG", "DEAD", "STATE", "TOOLS", "AUTH", "TICKETS", "INGEST_acme", "INGEST_globex"}
 CONSUMERS = {
     "agent_runner": "LOG.agent_runner",
+    "agent_runner of cpu": "LOG.agent_runner_cpu",
+    "agent_runner of nobody": "LOG.agent_runner_gpu",
     "tool_runner": "LOG.tool_runner",
     "event_ingest": "INGEST_acme.event_ingest",
 }
@@ -60,6 +63,8 @@ EVERYTHING = {
     *(_fact(kind, lane) for kind in KINDS for lane in LANES),
     *(f"log.acme.{kind}.{IDS[kind]}.delta" for kind in KINDS),
     *("log.acme.session.s1", "log.acme.session.s1.fact", "log.acme.session.s1.fact.other"),
+    *("log.acme.session.s1.fact.message.cpu", "log.acme.session.s1.fact.message.cpu.x"),
+    *("log.acme.session.s1.fact.client.cpu", "log.acme.user.ann.fact.message.cpu"),
     *("live.acme.session.s1.fact.message", "live.acme.session.s1.delta"),
     *("live.acme.session.s1.typing", "live.acme.user.ann.typing"),
     *("ingest.acme.test.made", "ingest.globex.test.made", "dead.acme"),
@@ -80,13 +85,15 @@ EVERYTHING = {
 MAY_PUBLISH: dict[str, set[str]] = {
     "edge": {
         *(_fact("session", "message"), _fact("session", "client"), _fact("user", "client")),
+        "log.acme.session.s1.fact.message.cpu",
         *("state.acme.session.s1", "ticket.abc", "edges.presence", "live.acme.session.s1.typing"),
         *(_reads("LOG") | _reads("STATE") | _reads("AUTH") | _reads("TICKETS")),
     },
     "agent_runner": {
         *(_fact("session", "agent"), _fact("session", "call"), "dead.acme", "state.acme.session.s1.turns"),
         *(f"log.acme.{kind}.{IDS[kind]}.delta" for kind in KINDS),
-        *(_reads("LOG") | _reads("STATE") | _reads("TOOLS") | _holds(CONSUMERS["agent_runner"])),
+        *(_reads("LOG") | _reads("STATE") | _reads("TOOLS")),
+        *(_holds(CONSUMERS["agent_runner"]) | _holds(CONSUMERS["agent_runner of cpu"])),
     },
     "tool_runner": {
         *(_fact("session", "tool"), "dead.acme", "tools.demo"),
@@ -117,6 +124,13 @@ MAY_LISTEN: dict[str, set[str]] = {
     "operator": set(),
     "provisioner": set(),
 }
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A server with the groups of agents `default` and `cpu`."""
+    async with nats_server(tmp_path / "nats", groups=("default", "cpu")) as server:
+        yield server
 
 
 class Denials:

@@ -48,6 +48,34 @@ async def test_every_stream_and_consumer_of_the_topology_is_there(nats: NatsServ
         assert info["config"]["max_ack_pending"] == (1 if consumer.durable == "event_ingest" else -1)
 
 
+async def test_each_group_of_agents_has_a_consumer_of_its_messages(nats: NatsServer) -> None:
+    """Our choice: a group that is added later begins with what was said since it has had agents."""
+    client = await nats.client("edge")
+    await client.request("log.acme.session.s1.fact.message", b"for the default group")
+    await client.request("log.acme.session.s1.fact.message.cpu", b"for cpu")
+    await client.close()
+    await _provision(nats, groups=("default", "cpu"))
+    for durable in ("agent_runner", "agent_runner_cpu"):
+        info = await _call(nats, f"CONSUMER.INFO.LOG.{durable}")
+        assert info["config"]["max_ack_pending"] == -1
+        assert info["num_pending"] == 1
+
+
+async def test_the_consumer_of_a_group_without_agents_stays_and_is_told(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Our choice: what waits in it is not lost, and an operator hears of it."""
+    await _provision(nats, groups=("default", "cpu"))
+    client = await nats.client("edge")
+    await client.request("log.acme.session.s1.fact.message.cpu", b"x")
+    await client.close()
+    assert not caplog.records
+    await _provision(nats)
+    assert "agent_runner_cpu" in caplog.text
+    assert "1 messages" in caplog.text
+    assert (await _call(nats, "CONSUMER.INFO.LOG.agent_runner_cpu"))["num_pending"] == 1
+
+
 async def test_the_log_keeps_history_and_refuses_when_full(nats: NatsServer) -> None:
     """DESIGN 2: nothing may erase or reorder the log; nothing in it gives way."""
     config = await _config(nats)

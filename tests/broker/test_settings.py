@@ -16,6 +16,12 @@ def test_variables_are_read_as_the_types_of_their_settings() -> None:
     assert Settings.from_env(env) == Settings(port=8001, drain_grace=2.5, sync="os")
 
 
+@pytest.mark.parametrize(("given", "names"), [("", ()), ("cpu", ("cpu",)), (" cpu, default,,cpu ", ("cpu", "default"))])
+def test_groups_are_separated_by_commas(given: str, names: tuple[str, ...]) -> None:
+    """Our choice: none is every one."""
+    assert Settings.from_env({"MILLRACE_GROUPS": given}).group_names == names
+
+
 def test_a_misspelt_variable_is_refused_with_the_name_that_was_meant() -> None:
     """Our choice: nothing set is ever ignored."""
     with pytest.raises(SettingsError) as refused:

@@ -114,6 +114,20 @@ def test_what_a_file_says_of_script_and_demo_is_kept(file: Path) -> None:
     assert config.servers == {"demo": ToolServer(url="http://localhost:1/mcp")}
 
 
+def test_groups_are_those_of_the_agents_and_the_default_one(file: Path) -> None:
+    file.write_text('[agents.a]\nrun = "a:b"\ngroup = "cpu"\n[agents.b]\nrun = "a:c"\ngroup = "gpu"\npolicy = "steer"')
+    config = load(file)
+    assert config.groups == ("default", "cpu", "gpu")
+    assert load(None).groups == ("default",)
+    assert [config.agent(name).group for name in ("b", None, "script", "unknown")] == [
+        "gpu",
+        "cpu",
+        "default",
+        "default",
+    ]
+    assert [config.agent(name).policy for name in ("b", "a", "unknown")] == ["steer", "enqueue", "enqueue"]
+
+
 def test_a_server_hides_what_may_be_secret(file: Path) -> None:
     file.write_text(FULL)
     assert "secret" not in repr(load(file))
@@ -155,6 +169,8 @@ RULE = '[[tools.rules]]\ntool = "*"\ndecision = "ask"\n'
         pytest.param("[[tools.rules]]\ntool = '*'", "tools.rules[0]", id="rule without decision"),
         pytest.param("[limits]\nframe_bytes = -1", "limits.frame_bytes", id="negative limit"),
         pytest.param("[limits]\nframes = 1", "limits.frames", id="unknown limit"),
+        pytest.param(AGENT + 'group = "a.b"', "agents.bob", id="group's name"),
+        pytest.param(AGENT + 'policy = "queue"', "agents.bob.policy", id="policy"),
         pytest.param("demo = 1", "demo", id="demo is no boolean"),
     ],
 )

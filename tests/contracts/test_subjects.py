@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from contracts import subjects
-from contracts.subjects import KINDS, LANES, Lane, Topic
+from contracts.subjects import DEFAULT_GROUP, KINDS, LANES, Lane, Topic
 
 ALPHABET = string.ascii_letters + string.digits + "_-"
 
@@ -61,6 +61,8 @@ def test_what_is_no_token_is_refused_wherever_one_stands(text: str) -> None:
         lambda: subjects.ingest_all(text),
         lambda: subjects.ingest_stream(text),
         lambda: subjects.dead(text),
+        lambda: Topic.session("t", "s").message(text),
+        lambda: subjects.messages_of_all(text),
     )
     for build in builds:
         with pytest.raises(ValueError, match=r"\[A-Za-z0-9_-\]"):
@@ -119,11 +121,32 @@ def test_a_lane_of_all_topics_is_that_lane_alone(topic: Topic, lane: Lane, other
     assert not matches(subjects.lane_of_all("*", lane), topic.delta)
 
 
+@given(topics, tokens, tokens)
+@unhurried
+def test_messages_of_a_group_are_heard_by_its_runners_and_by_no_others(topic: Topic, group: str, other: str) -> None:
+    """Our choice: the default group's have no group in their subject. All are facts of the session."""
+    topic = Topic.session(topic.tenant, topic.id)
+    subject = topic.message(group)
+    assert subjects.parse(subject) == (topic, "message")
+    assert subjects.parse(subject.replace("log.", "live.", 1)) == (topic, "message")
+    assert matches(topic.facts, subject)
+    assert matches(subjects.messages_of_all(group), subject)
+    assert matches(subjects.messages_of_all(other), subject) == (group == other)
+    assert matches(topic.grouped, subject) == matches(subjects.ANY_GROUPED, subject) == (group != DEFAULT_GROUP)
+    assert (topic.message(group) == topic.message(other)) == (group == other)
+    assert topic.message() == topic.message(DEFAULT_GROUP) == topic.fact("message")
+
+
 @given(st.text() | st.lists(tokens | st.sampled_from(["log", "live", "fact", "delta", *LANES])).map(".".join))
 @example("log.t.session.s.fact.other")
 @example("log.t.planet.s.delta")
 @example("log.t.session.*.delta")
 @example("log.t.session.s.fact")
+@example("log.t.session.s.fact.message.cpu")
+@example("log.t.session.s.fact.message.default")
+@example("log.t.session.s.fact.message.*")
+@example("log.t.session.s.fact.client.cpu")
+@example("log.t.user.s.fact.message.cpu")
 @example("ingest.t.session.s.delta")
 @unhurried
 def test_what_is_parsed_is_what_could_have_been_built(text: str) -> None:
@@ -133,6 +156,8 @@ def test_what_is_parsed_is_what_could_have_been_built(text: str) -> None:
     except ValueError:
         return
     built = topic.delta if lane == "delta" else topic.fact(lane)
+    if text.count(".") == 6:
+        built = topic.message(text.rpartition(".")[2])
     assert text in (built, built.replace("log.", "live.", 1))
 
 

@@ -40,6 +40,11 @@ async def _slowly(text: str) -> AsyncIterator[str]:
         await asyncio.sleep(0.02)
 
 
+async def place(turn: Turn) -> None:
+    """Tells which groups its process serves."""
+    await turn.say(os.environ.get("MILLRACE_GROUPS", "every"))
+
+
 async def parallel(turn: Turn) -> None:
     """Two calls side by side."""
     results = await turn.call_all([("demo.add", {"a": 1, "b": 2}), ("demo.fail", {"text": "no"})])

@@ -95,7 +95,8 @@ class Record(Struct, frozen=True):
     @property
     def lane(self) -> str:
         """`delta`, or the lane of facts."""
-        return self.subject.split(".")[-1]
+        parts = self.subject.split(".")
+        return parts[5] if parts[4] == "fact" else parts[4]
 
     @property
     def type(self) -> str:

