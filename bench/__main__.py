@@ -27,6 +27,7 @@ from bench.report import NAMES, SYNCS, Runs, table
 from bench.scenarios import QUICK, Numbers, Scale
 from bench.scenarios import SCENARIOS as TURNS
 from bench.waiting import waiting
+from bench.waking import woken
 
 RESULTS = Path(__file__).parent / "results"
 STARTS: dict[str, Callable[[str], AbstractContextManager[system.System]]] = {
@@ -41,10 +42,12 @@ SCENARIOS = TURNS | {
     "drops": edge.drops,
     "stalled": edge.stalled,
     "waiting": waiting,
+    "woken": woken,
 }
 SYSTEMS = {
     "first_delta_idle": ("floor", "millrace"),
     "paced": ("floor", "millrace"),
+    "many": ("floor", "millrace"),
     "flat_out": ("floor_single", "floor", "millrace"),
     "killed": ("millrace",),
     "cancelled": ("millrace",),
@@ -54,6 +57,7 @@ SYSTEMS = {
     "drops": ("millrace",),
     "stalled": ("millrace",),
     "waiting": ("millrace",),
+    "woken": ("millrace",),
 }
 
 

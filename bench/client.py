@@ -102,13 +102,13 @@ class Session(asyncio.Protocol):
                 self._transport.write(part)
 
 
-def create_sessions(port: int, token: str, count: int) -> list[str]:
-    """The ids of `count` new sessions, made by REST one after another."""
+def create_sessions(port: int, token: str, count: int, agent: str | None = None) -> list[str]:
+    """The ids of `count` new sessions of an agent, made by REST one after another."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    ids = []
+    ids, about = [], json.dumps({"agent": agent} if agent else {})
     for _ in range(count):
-        connection.request("POST", "/api/v1/sessions", "{}", headers)
+        connection.request("POST", "/api/v1/sessions", about, headers)
         response = connection.getresponse()
         body = response.read()
         if response.status != 201:
@@ -132,7 +132,7 @@ class Pool:
 
 
 @asynccontextmanager
-async def connected(port: int, tokens: Sequence[str], count: int) -> AsyncIterator[Pool]:
+async def connected(port: int, tokens: Sequence[str], count: int, agent: str | None = None) -> AsyncIterator[Pool]:
     """`count` sessions spread over the users of `tokens`, past `replay_complete`."""
     loop = asyncio.get_running_loop()
     latencies = array("q")
@@ -141,7 +141,7 @@ async def connected(port: int, tokens: Sequence[str], count: int) -> AsyncIterat
     try:
         for token in tokens:
             wanted = min(share, count - len(sessions))
-            for session_id in await asyncio.to_thread(create_sessions, port, token, wanted):
+            for session_id in await asyncio.to_thread(create_sessions, port, token, wanted, agent):
                 uri = f"ws://127.0.0.1:{port}/api/v1/sessions/{session_id}/ws"
                 protocol = partial(Session, uri, token, latencies)
                 _, session = await loop.create_connection(protocol, "127.0.0.1", port)

@@ -40,6 +40,10 @@ ROWS = (
     Row("paced", "p50_ms", "delta latency, 200 x 20/s, p50 ms", 0.8),
     Row("paced", "p99_ms", "delta latency, 200 x 20/s, p99 ms", 4.0),
     Row("paced", "cpu_s_per_million", "CPU s per million deltas, paced", 250),
+    Row("many", "deltas_per_s", "2,000 turns side by side, 1/s each: deltas/s"),
+    Row("many", "p50_ms", "... delta latency, p50 ms"),
+    Row("many", "p99_ms", "... p99 ms"),
+    Row("many", "cpu_s_per_million", "... CPU s per million deltas"),
     Row("flat_out", "deltas_per_s", "deltas/s, 50 sessions flat out", 100_000, at_least=True),
     Row("flat_out", "deltas_per_frame", "deltas a frame, flat out"),
     Row("flat_out", "cpu_s_per_million", "CPU s per million deltas, flat out", 10),
@@ -83,6 +87,15 @@ ROWS = (
     ),
     Row("waiting", "woken_p50_ms", "... decision to the end of the turn, p50 ms"),
     Row("waiting", "woken_max_ms", "... max ms"),
+    *(
+        row
+        for facts, said in ((100, "100"), (10_000, "10,000"), (100_000, "100,000"))
+        for row in (
+            Row("woken", f"warm_{facts}_p50_ms", f"after {said} events: message to first delta, p50 ms"),
+            Row("woken", f"cold_{facts}_p50_ms", "... in a runner just started, p50 ms"),
+            Row("woken", f"cold_{facts}_max_ms", "... max ms"),
+        )
+    ),
     Row("stalled", "edge_beside_grew_kib", "... memory the edge grew by, KiB"),
 )
 

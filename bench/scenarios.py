@@ -2,6 +2,7 @@
 
     first_delta_idle  one turn of one delta at a time: message sent → first delta received
     paced             200 sessions at 20 deltas/s: delta stamped → received, and CPU
+    many              2,000 sessions at one delta a second, side by side in one agent_runner
     flat_out          50 sessions without a pace: deltas/s and CPU
     killed            `kill -9` of the agent_runner in mid-stream, one turn after another
     cancelled         `cancel` in mid-stream: sent → last delta received, and → `turn_end`
@@ -36,6 +37,8 @@ class Scale(Struct, frozen=True, kw_only=True):
     rested_turns: int = 100
     paced_sessions: int = 200
     paced_deltas: int = 200
+    many_sessions: int = 2_000
+    many_deltas: int = 10
     flat_sessions: int = 50
     flat_deltas: int = 2_000  # an answer stays near 44 kB: `stream_end` carries it whole
     flat_seconds: float = 3.5
@@ -50,6 +53,8 @@ class Scale(Struct, frozen=True, kw_only=True):
     stall_pairs: int = 500
     waiting: int = 10_000
     woken: int = 20
+    facts: tuple[int, ...] = (100, 10_000, 100_000)
+    wakes: int = 20
     stall_turns: int = 3  # 300 kB each: more than what stands between an edge and a client that does not read
 
 
@@ -70,6 +75,9 @@ QUICK = Scale(
     stall_turns=1,
     waiting=400,
     woken=5,
+    many_sessions=100,
+    facts=(100, 2_000),
+    wakes=3,
 )
 
 
@@ -101,20 +109,29 @@ async def _nth(pool: Pool, i: int, rest: float) -> Turn:
 
 async def paced(system: System, scale: Scale) -> Numbers:
     """Turns at 20 deltas/s that begin at random moments of one second."""
-    async with connected(system.port, system.tokens, scale.paced_sessions) as pool:
+    return await _paced(system, scale.paced_sessions, scale.paced_deltas, 50)
+
+
+async def many(system: System, scale: Scale) -> Numbers:
+    """Thousands of turns at the same time, each slow."""
+    return await _paced(system, scale.many_sessions, scale.many_deltas, 1000)
+
+
+async def _paced(system: System, sessions: int, deltas: int, interval_ms: int) -> Numbers:
+    async with connected(system.port, system.tokens, sessions) as pool:
         await warm(pool)
         delay = random.Random(1)
         usage, begin = Usage(system), time.monotonic()
 
         async def one(session: Session) -> Turn:
             await asyncio.sleep(delay.random())
-            return await session.run(program(scale.paced_deltas, 50), limit=60)
+            return await session.run(program(deltas, interval_ms), limit=60)
 
         turns = await asyncio.gather(*map(one, pool.sessions))
         latencies = {f"p{p}_ms": percentile(pool.latencies, p) for p in (50, 99)}
-        deltas = sum(turn.received for turn in turns)
-        rate = {"deltas_per_s": deltas / (time.monotonic() - begin)}
-        return latencies | rate | usage.per_million(deltas) | faults(turns, pool, scale.paced_deltas)
+        received = sum(turn.received for turn in turns)
+        rate = {"deltas_per_s": received / (time.monotonic() - begin)}
+        return latencies | rate | usage.per_million(received) | faults(turns, pool, deltas)
 
 
 async def flat_out(system: System, scale: Scale) -> Numbers:
@@ -198,6 +215,7 @@ async def cancelled(system: System, scale: Scale) -> Numbers:
 SCENARIOS: dict[str, Callable[[System, Scale], Awaitable[Numbers]]] = {
     "first_delta_idle": first_delta_idle,
     "paced": paced,
+    "many": many,
     "flat_out": flat_out,
     "killed": killed,
     "cancelled": cancelled,

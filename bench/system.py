@@ -31,6 +31,12 @@ bytes_per_second = 1e9
 tool = "demo.note"
 decision = "ask"
 expires = 86400
+
+[agents.script]
+model = "script"
+
+[agents.reading]
+run = "bench.reading:reading"
 """
 
 

@@ -50,6 +50,11 @@ class Service:
         return self._process
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def url(self) -> str:
         """Where it serves HTTP."""
         return f"http://127.0.0.1:{self.port}"
@@ -149,11 +154,23 @@ class System:
             **self._more,
             **more,
         }
-        log = self.directory / f"{name}-{len(self.services)}.log"
+        log = self.directory / f"{name}-{port}.log"
         service = Service(name, env, log, port)
         self.services.append(service)
         await service.start()
         return service
+
+    async def armed(self, name: str, fault: str) -> Service:
+        """One more process of a service, which dies or hangs at a point; the first one is killed for its work to come.
+
+        Who was armed before and has died is forgotten.
+        """
+        first = self[name]
+        self.services = [service for service in self.services if service is first or service.is_running]
+        armed = await self.add(name, MILLRACE_FAULT=fault)
+        await armed.ready()
+        await first.kill()
+        return armed
 
     async def log(self) -> list[Record]:
         """Everything that is stored."""
@@ -182,9 +199,15 @@ async def system(
     config: str = "",
     log_bytes: int = LOG_BYTES,
     broker: Callable[..., AbstractAsyncContextManager[NatsServer]] = nats_server,
+    measured: bool = True,
     **more: str,
 ) -> AsyncIterator[System]:
-    """The system, ready, until the block ends; then everything is killed. `broker`: one server, or a cluster."""
+    """The system, ready, until the block ends; then everything is killed. `broker`: one server, or a cluster.
+
+    `measured`: note which code the services run. Those that are killed cannot tell, and begin sooner without.
+    """
+    if not measured:
+        more["COVERAGE_PROCESS_CONFIG"] = ""
     file = directory / "millrace.toml"
     file.write_text(TENANTS + config)
     groups = load(file).groups

@@ -83,6 +83,13 @@ async def agents(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         yield own
 
 
+@pytest.fixture(scope="module")
+async def crashing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """A system with those agents, shared by tests that kill a runner and start it again."""
+    async with started(tmp_path_factory.mktemp("crashing")) as own:
+        yield own
+
+
 async def talk(running: System, agent: str) -> tuple[str, str]:
     """A new session with that agent: its id and a token."""
     token = running.token()
@@ -242,7 +249,7 @@ async def test_an_agent_takes_in_what_steers_it(agents: System) -> None:
 
 
 async def test_a_message_that_steers_too_late_is_told_so_and_answered_as_its_own(agents: System) -> None:
-    """WIRE: `steer_missed`; the agent `reader` never looks for what steers it."""
+    """WIRE: `steer_missed`; the agent `endless` never looks for what steers it."""
     session_id, token = await talk(agents, "endless")
     async with joined(agents.edge, session_id, token) as client:
         await client.say("wait")
@@ -285,29 +292,26 @@ POINTS = (
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_what_is_recorded_is_not_done_again_after_a_crash(running: System, point: str) -> None:
+async def test_what_is_recorded_is_not_done_again_after_a_crash(crashing: System, point: str) -> None:
     """Promise P1 and the recovery points of docs/agents.md: kill -9 right there, and another process goes on."""
-    armed = await running.add("agent_runner", MILLRACE_FAULT=f"{point}:kill")
-    await armed.ready()
-    await running["agent_runner"].kill()
-    session_id, token = await talk(running, "worker")
-    async with joined(running.edge, session_id, token) as client:
+    noted, done = len(crashing.notes), len(effects(crashing))
+    armed = await crashing.armed("agent_runner", f"{point}:kill")
+    session_id, token = await talk(crashing, "worker")
+    async with joined(crashing.edge, session_id, token) as client:
         await client.say("go")
         await until(lambda: armed.process.returncode is not None)
-        await running["agent_runner"].start()
+        await crashing["agent_runner"].start()
         assert (await client.until("turn_end"))["status"] == "completed"
         assert answers(client) == ["n=5 and more", "completed\n"]
-        assert running.notes == ["noted"]
+        assert crashing.notes[noted:] == ["noted"]
         redone = ["first"] if point == "append:step:before:1" else []
-        assert effects(running) == [*redone, "first", "second"]
+        assert effects(crashing)[done:] == [*redone, "first", "second"]
         assert len(client.of("tool_call")) == len(client.of("tool_result")) == 1
 
 
 async def test_a_replay_that_does_not_match_the_agents_code_fails_and_says_where(running: System) -> None:
     """Our choice: nothing is done twice or guessed; the message is not tried again."""
-    armed = await running.add("agent_runner", MILLRACE_FAULT="append:step:after:1:kill")
-    await armed.ready()
-    await running["agent_runner"].kill()
+    armed = await running.armed("agent_runner", "append:step:after:1:kill")
     session_id, token = await talk(running, "worker")
     async with joined(running.edge, session_id, token) as client:
         await client.say("go")

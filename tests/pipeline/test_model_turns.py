@@ -67,6 +67,13 @@ async def talking(model: OpenAIServer, tmp_path_factory: pytest.TempPathFactory)
         yield running
 
 
+@pytest.fixture(scope="module")
+async def crashing(model: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """Likewise, shared by tests that kill a runner and start it again."""
+    async with started(tmp_path_factory.mktemp("crashing"), model) as running:
+        yield running
+
+
 async def session(running: System, agent: str = "helper") -> tuple[str, str]:
     """A new session: its id and a token."""
     token = running.token()
@@ -287,23 +294,20 @@ POINTS = (
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_response_that_is_recorded_is_not_asked_for_again(
-    tmp_path: Path, model: OpenAIServer, point: str
+    crashing: System, model: OpenAIServer, point: str
 ) -> None:
     """The recovery points of a model's turn: kill -9 right there, and another process goes on."""
-    async with started(tmp_path, model) as running:
-        armed = await running.add("agent_runner", MILLRACE_FAULT=f"{point}:kill")
-        await armed.ready()
-        await running["agent_runner"].kill()
-        session_id, token = await session(running)
-        async with joined(running.edge, session_id, token) as client:
-            before = len(model.requests)
-            asks_again = point in ("append:stream_delta:after:1", "append:step:before:1")
-            first = answer("Let me see.", use=(ADD, ADD))
-            model.script(*[first] * (2 if asks_again else 1), answer("Three."))
-            await client.say("add")
-            await until(lambda: armed.process.returncode is not None)
-            await running["agent_runner"].start()
-            assert (await client.until("turn_end"))["status"] == "completed"
-            assert said(client) == [("Let me see.", "tool_call"), ("Three.", "stop")]
-            assert len(client.of("tool_call")) == len(client.of("tool_result")) == 2
-            assert len(model.requests) - before == (3 if asks_again else 2)
+    armed = await crashing.armed("agent_runner", f"{point}:kill")
+    session_id, token = await session(crashing)
+    async with joined(crashing.edge, session_id, token) as client:
+        before = len(model.requests)
+        asks_again = point in ("append:stream_delta:after:1", "append:step:before:1")
+        first = answer("Let me see.", use=(ADD, ADD))
+        model.script(*[first] * (2 if asks_again else 1), answer("Three."))
+        await client.say("add")
+        await until(lambda: armed.process.returncode is not None)
+        await crashing["agent_runner"].start()
+        assert (await client.until("turn_end"))["status"] == "completed"
+        assert said(client) == [("Let me see.", "tool_call"), ("Three.", "stop")]
+        assert len(client.of("tool_call")) == len(client.of("tool_result")) == 2
+        assert len(model.requests) - before == (3 if asks_again else 2)

@@ -29,6 +29,8 @@ run = "tests.harness.stepping:stepping"
 tools = ["demo.*"]
 """
 ROUNDS_OF_A_SYSTEM = 20
+LANES = 2
+"""Systems of each kind side by side: a round mostly waits for somebody to take over."""
 
 Hand = tuple[Combination, ...]
 
@@ -38,16 +40,19 @@ async def test_no_promise_is_broken_wherever_a_process_dies_or_hangs(
 ) -> None:
     """With one process of each service, which comes back, and with three, of which another takes over."""
     wanted, seed = request.config.getoption("--crash-points"), request.config.getoption("--crash-seed")
-    async with asyncio.TaskGroup() as both:
+    async with asyncio.TaskGroup() as lanes:
         for processes, offset in ((1, 0.0), (3, 0.25)):
             dealt = hands(random.Random(seed), wanted, offset)
-            both.create_task(run_all(dealt, tmp_path, seed, processes))
+            for lane in range(LANES):
+                place = tmp_path / f"{processes}-{lane}"
+                place.mkdir()
+                lanes.create_task(run_all(dealt[lane::LANES], place, seed, processes))
 
 
 async def run_all(dealt: list[Hand], directory: Path, seed: int, processes: int) -> None:
     """Every round, on fresh systems now and then: a log that grows makes each verdict slower."""
     for first in range(0, len(dealt), ROUNDS_OF_A_SYSTEM):
-        place = directory / f"{processes}-{first}"
+        place = directory / f"{first}"
         place.mkdir()
         await run_rounds(dealt[first : first + ROUNDS_OF_A_SYSTEM], place, seed * 1000 + first, processes)
 
@@ -56,7 +61,7 @@ async def run_rounds(dealt: list[Hand], directory: Path, seed: int, processes: i
     """These rounds, one after another, on one system."""
     services = ("edge", "agent_runner", "tool_runner") * processes
     times: list[float] = []
-    async with system(directory, services=services, config=CONFIG) as running:
+    async with system(directory, services=services, config=CONFIG, measured=False) as running:
         log: list[Record] = []
         for number, hand in enumerate(dealt):
             this = Directed(running, seed + number, log, hand)
