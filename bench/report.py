@@ -89,7 +89,7 @@ ROWS = (
     Row("waiting", "woken_max_ms", "... max ms"),
     *(
         row
-        for facts, said in ((100, "100"), (10_000, "10,000"), (100_000, "100,000"))
+        for facts, said in ((100, "100"), (25_000, "25,000"), (100_000, "100,000"))
         for row in (
             Row("woken", f"warm_{facts}_p50_ms", f"after {said} events: message to first delta, p50 ms"),
             Row("woken", f"cold_{facts}_p50_ms", "... in a runner just started, p50 ms"),

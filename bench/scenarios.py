@@ -38,7 +38,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     paced_sessions: int = 200
     paced_deltas: int = 200
     many_sessions: int = 2_000
-    many_deltas: int = 10
+    many_deltas: int = 20
     flat_sessions: int = 50
     flat_deltas: int = 2_000  # an answer stays near 44 kB: `stream_end` carries it whole
     flat_seconds: float = 3.5
@@ -53,7 +53,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     stall_pairs: int = 500
     waiting: int = 10_000
     woken: int = 20
-    facts: tuple[int, ...] = (100, 10_000, 100_000)
+    facts: tuple[int, ...] = (100, 25_000, 100_000)  # a conversation fills its budget at 20,000
     wakes: int = 20
     stall_turns: int = 3  # 300 kB each: more than what stands between an edge and a client that does not read
 
@@ -109,22 +109,22 @@ async def _nth(pool: Pool, i: int, rest: float) -> Turn:
 
 async def paced(system: System, scale: Scale) -> Numbers:
     """Turns at 20 deltas/s that begin at random moments of one second."""
-    return await _paced(system, scale.paced_sessions, scale.paced_deltas, 50)
+    return await _paced(system, scale.paced_sessions, scale.paced_deltas, 50, 1)
 
 
 async def many(system: System, scale: Scale) -> Numbers:
-    """Thousands of turns at the same time, each slow."""
-    return await _paced(system, scale.many_sessions, scale.many_deltas, 1000)
+    """Thousands of turns at the same time, each slow; 200 of them begin in a second."""
+    return await _paced(system, scale.many_sessions, scale.many_deltas, 1000, scale.many_sessions / 200)
 
 
-async def _paced(system: System, sessions: int, deltas: int, interval_ms: int) -> Numbers:
+async def _paced(system: System, sessions: int, deltas: int, interval_ms: int, spread: float) -> Numbers:
     async with connected(system.port, system.tokens, sessions) as pool:
         await warm(pool)
         delay = random.Random(1)
         usage, begin = Usage(system), time.monotonic()
 
         async def one(session: Session) -> Turn:
-            await asyncio.sleep(delay.random())
+            await asyncio.sleep(delay.random() * spread)
             return await session.run(program(deltas, interval_ms), limit=60)
 
         turns = await asyncio.gather(*map(one, pool.sessions))

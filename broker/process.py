@@ -10,6 +10,7 @@ Exit codes: 0 stopped, 1 to be restarted (a failure, or the broker's connection 
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 LOST_GRACE = 1.0
 """How long `run` may go on without a broker, to say goodbye to its clients."""
+
+GARBAGE = (2_000, 5, 50)
+"""When to look for garbage in cycles (gc.set_threshold). A look at everything stops every stream of the process, for 0.2 s
+where 2,000 turns run; by default there are a dozen while they begin. A turn leaves 3 KB, an edge's connection 20 KB."""
 
 Run = Callable[["Process"], Awaitable[None]]
 
@@ -147,6 +152,8 @@ def main(name: str, run: Run, *, own_http: bool = False) -> int:
         points.arm(settings.fault)
         life = _Life(name, run, settings, load(settings.config or None))
         logs.set_up(name, settings.log_level)
+        gc.freeze()  # what is imported stays
+        gc.set_threshold(*GARBAGE)
         with (
             telemetry.exporting(name, os.environ),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
