@@ -1,7 +1,7 @@
 """Dead letters: what could not be accepted, with the reason, as one JSON object."""
 
 import hashlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from itertools import islice
 from typing import Any
 
@@ -40,6 +40,11 @@ class Letter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     log_sequence: int | None = None
     session_id: str | None = None
     message_id: str | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """What is kept of the message. Raises ValueError where it is no base64."""
+        return b64decode(self.data, validate=True)
 
 
 def letter(tenant: str, refused: Delivery, reason: str, error: str, **more: Any) -> Letter:

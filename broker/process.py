@@ -35,8 +35,9 @@ LOST_GRACE = 1.0
 """How long `run` may go on without a broker, to say goodbye to its clients."""
 
 GARBAGE = (2_000, 5, 50)
-"""When to look for garbage in cycles (gc.set_threshold). A look at everything stops every stream of the process, for 0.2 s
-where 2,000 turns run; by default there are a dozen while they begin. A turn leaves 3 KB, an edge's connection 20 KB."""
+"""When to look for garbage in cycles (gc.set_threshold). To look at everything stops every stream of the process, for
+0.2 s where 2,000 turns run, and by default happens a dozen times while they begin. What gathers meanwhile, up to some
+20 MB, is 3 KB a turn and 20 KB for each connection of an edge."""
 
 Run = Callable[["Process"], Awaitable[None]]
 

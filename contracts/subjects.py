@@ -164,6 +164,14 @@ def parse(subject: str) -> tuple[Topic, Lane | Literal["delta"]]:
     raise ValueError(f"not a subject of the log: {subject!r:.200}")
 
 
+def group_of(subject: str) -> str:
+    """The group whose agents answer a message that is stored there. Raises ValueError where it is no such subject."""
+    topic, lane = parse(subject)
+    if lane != "message":
+        raise ValueError(f"not a message's subject: {subject!r:.200}")
+    return subject.removeprefix(topic.message()).lstrip(".") or DEFAULT_GROUP
+
+
 def lane_of_all(kind: Kind | Literal["*"], lane: Lane, tenant: str = "*") -> str:
     """One lane of every topic of that kind: a consumer's filter, or what a service may publish."""
     return f"log.{tenant}.{kind}.*.fact.{lane}"

@@ -21,11 +21,11 @@ PATIENCE = 3.0
 _T = TypeVar("_T")
 
 
-def at_broker(data: DataDir, work: Callable[[Broker], Awaitable[_T]]) -> _T:
+def at_broker(data: DataDir, work: Callable[[Broker], Awaitable[_T]], user: str = OPERATOR) -> _T:
     """What `work` makes of the broker. Raises CommandFailed where that is away or does not do it."""
     url = data.broker_url(os.environ)
     try:
-        return asyncio.run(_connected(url, str(data.credentials.user(OPERATOR)), work))
+        return asyncio.run(_connected(url, user, str(data.credentials.user(user)), work))
     except (Unavailable, TimeoutError):
         raise CommandFailed(f"no answer from {url}: is `millrace up` running?") from None
     except OutcomeUnknown:
@@ -36,8 +36,8 @@ def at_broker(data: DataDir, work: Callable[[Broker], Awaitable[_T]]) -> _T:
         raise CommandFailed(f"{url} stores no more: {error}") from None
 
 
-async def _connected(url: str, seed_file: str, work: Callable[[Broker], Awaitable[_T]]) -> _T:
-    async with asyncio.timeout(PATIENCE) as patience, connect(url, OPERATOR, seed_file=seed_file) as broker:
+async def _connected(url: str, user: str, seed_file: str, work: Callable[[Broker], Awaitable[_T]]) -> _T:
+    async with asyncio.timeout(PATIENCE) as patience, connect(url, user, seed_file=seed_file) as broker:
         patience.reschedule(None)
         return await work(broker)
 

@@ -18,6 +18,7 @@ from broker.ports import free_port
 from broker.provision import Topology, provision
 from broker.settings import Settings
 from contracts import streams
+from millrace.datadir import DataDir, State
 
 TENANTS = ("acme", "globex")
 LOG_BYTES = 256 * 1024 * 1024
@@ -167,3 +168,10 @@ async def _started(server: Server) -> NatsServer:
         else:
             return running
     raise AssertionError
+
+
+def known_at(data: DataDir, server: NatsServer) -> None:
+    """Have commands find a broker that was started in that data directory."""
+    known = server.server
+    data.make()
+    data.remember(State(nats_port=known.port, log_bytes=known.log_bytes, tenants=known.tenants))

@@ -2,8 +2,6 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import jwt
@@ -11,53 +9,17 @@ import pytest
 
 from broker.settings import Settings
 from contracts.streams import SERVICES
-from millrace.datadir import DataDir, State
+from millrace.datadir import DataDir
 from tests.harness.nats_server import NatsServer, nats_server
 from tests.harness.program import Program, program
+from tests.millrace.conftest import Millrace, refused
 
 pytestmark = pytest.mark.anyio
-
-Millrace = Callable[..., AbstractAsyncContextManager[Program]]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    """The data directory of the broker."""
-    return DataDir.at(str(tmp_path / "data"))
-
-
-@pytest.fixture
-async def nats(data: DataDir) -> AsyncIterator[NatsServer]:
-    """A broker whose data directory is known to the commands."""
-    async with nats_server(data.path) as server:
-        known = server.server
-        data.make()
-        data.remember(State(nats_port=known.port, log_bytes=known.log_bytes, tenants=known.tenants))
-        yield server
-
-
-@pytest.fixture
-def millrace(data: DataDir, tmp_path: Path) -> Millrace:
-    """Run a command on that data directory."""
-
-    @asynccontextmanager
-    async def running(*arguments: str, **env: str) -> AsyncIterator[Program]:
-        given = (*arguments, "--data", str(data.path))
-        async with program("millrace", *given, env=env, cwd=tmp_path) as started:
-            yield started
-
-    return running
 
 
 async def _output(running: Program) -> str:
     assert await running.exit() == 0, running.errors
     return running.text
-
-
-async def _refused(running: Program, code: int, *words: str) -> None:
-    assert await running.exit() == code
-    (line,) = running.errors
-    assert all(word in line for word in words), line
 
 
 async def test_a_token_names_its_user_and_tenant_for_its_time(
@@ -73,10 +35,10 @@ async def test_a_token_names_its_user_and_tenant_for_its_time(
     assert claims["exp"] - claims["iat"] == 60
 
 
-async def test_a_token_for_a_name_that_is_none_is_refused(nats: NatsServer, millrace: Millrace) -> None:
+async def test_a_token_for_a_name_that_is_none_isrefused(nats: NatsServer, millrace: Millrace) -> None:
     """DESIGN 2: a token with a dot or a wildcard would be a hole in P10."""
     async with millrace("token", "--tenant", "acme", "--user", "a.b") as running:
-        await _refused(running, 2, "--user")
+        await refused(running, 2, "--user")
 
 
 async def test_an_event_is_published_to_the_tenants_stream(nats: NatsServer, millrace: Millrace) -> None:
@@ -133,13 +95,13 @@ async def test_an_event_that_cannot_be_published_is_one_line_and_exit_code_2(
 ) -> None:
     """Our choice: what is wrong is said before anything is sent."""
     async with millrace("publish", *arguments) as running:
-        await _refused(running, 2, *words)
+        await refused(running, 2, *words)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("publish", "--tenant", "acme", "--type", "a", "{}"), ("dead", "list")],
-    ids=["publish", "dead"],
+    [("publish", "--tenant", "acme", "--type", "a", "{}"), ("dead", "list"), ("dead", "redrive", "1")],
+    ids=["publish", "dead", "redrive"],
 )
 async def test_without_a_broker_a_command_fails_with_one_line(
     nats: NatsServer, millrace: Millrace, arguments: tuple[str, ...]
@@ -147,28 +109,7 @@ async def test_without_a_broker_a_command_fails_with_one_line(
     """Our choice: exit code 1, for it might succeed later."""
     await nats.kill()
     async with millrace(*arguments) as running:
-        await _refused(running, 1, nats.url)
-
-
-async def test_dead_letters_are_printed_as_json_lines_the_oldest_first(nats: NatsServer, millrace: Millrace) -> None:
-    """WIRE 6: `millrace dead list`."""
-    client = await nats.client("event_ingest")
-    for number in range(700):
-        letter = json.dumps({"reason": "no such session", "n": number}).encode()
-        await client.publish("dead.acme", letter)
-    await client.request("dead.acme", b"not JSON", timeout=20)
-    await client.close()
-    async with millrace("dead", "list") as running:
-        letters = [json.loads(line) for line in (await _output(running)).splitlines()]
-    assert letters[0] == {"reason": "no such session", "n": 0, "sequence": 1}
-    assert [letter["sequence"] for letter in letters] == list(range(1, 702))
-    assert letters[-1]["payload"] == "not JSON"
-
-
-async def test_without_dead_letters_nothing_is_printed(nats: NatsServer, millrace: Millrace) -> None:
-    """Our choice: silence is for scripts."""
-    async with millrace("dead", "list") as running:
-        assert await _output(running) == ""
+        await refused(running, 1, nats.url)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -188,7 +129,7 @@ async def test_a_service_can_live_on_what_env_prints(
 async def test_a_directory_in_which_nothing_was_started_is_said(millrace: Millrace, tmp_path: Path) -> None:
     """Our choice: the line says what to do."""
     async with millrace("env", "edge") as running:
-        await _refused(running, 2, "millrace up", "--data")
+        await refused(running, 2, "millrace up", "--data")
 
 
 async def test_prepare_and_provision_set_up_a_broker_that_others_run(

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,42 +11,13 @@ from contracts.config import Auth
 from contracts.errors import Code, MillraceError
 from edge.identity import Credentials, Identity
 from edge.principal import Principal
-from millrace.datadir import DataDir, State
-from tests.harness.nats_server import NatsServer, nats_server
-from tests.harness.program import Program, program
+from millrace.datadir import DataDir
+from tests.harness.nats_server import NatsServer
+from tests.millrace.conftest import Millrace, said
 
 pytestmark = pytest.mark.anyio
 
-Millrace = Callable[..., AbstractAsyncContextManager[Program]]
 ANN = ("--tenant", "acme", "--user", "ann")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    """The data directory of the broker."""
-    return DataDir.at(str(tmp_path / "data"))
-
-
-@pytest.fixture
-async def nats(data: DataDir) -> AsyncIterator[NatsServer]:
-    """A broker whose data directory is known to the commands."""
-    async with nats_server(data.path) as server:
-        known = server.server
-        data.make()
-        data.remember(State(nats_port=known.port, log_bytes=known.log_bytes, tenants=known.tenants))
-        yield server
-
-
-@pytest.fixture
-def millrace(data: DataDir, tmp_path: Path) -> Millrace:
-    """Run a command on that data directory."""
-
-    @asynccontextmanager
-    async def running(*arguments: str) -> AsyncIterator[Program]:
-        async with program("millrace", *arguments, "--data", str(data.path), env={}, cwd=tmp_path) as started:
-            yield started
-
-    return running
 
 
 @pytest.fixture
@@ -56,14 +25,6 @@ async def identity(nats: NatsServer, data: DataDir) -> AsyncIterator[Callable[[]
     """An edge's view, made anew for each question."""
     async with connect(nats.url, "edge", seed_file=nats.seed("edge")) as broker:
         yield lambda: Identity.open(broker, Auth(), str(data.jwt_secret))
-
-
-async def said(millrace: Millrace, *arguments: str) -> str:
-    """What a command that succeeds prints."""
-    async with millrace(*arguments) as running:
-        assert await running.exit() == 0, running.errors
-        assert running.errors == []
-        return running.text
 
 
 async def refused(millrace: Millrace, *arguments: str) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -202,12 +203,27 @@ async def test_a_turn_that_takes_too_long_is_ended_and_kept_for_somebody_to_look
         await until(lambda: "cleaned up" in effects(agents))
 
 
+async def test_the_time_of_a_turn_goes_on_while_nobody_runs_it(running: System) -> None:
+    """Our choice: `turn_seconds` from the first attempt's claim, in the broker's time. Nothing is begun again then."""
+    session_id, token = await talk(running, "late")
+    async with joined(running.edge, session_id, token) as client:
+        await client.say("wait")
+        await client.until("stream_start")
+        began = datetime.fromisoformat(client.of("turn_start")[0]["timestamp"])
+        await running["agent_runner"].kill()
+        await until(lambda: (datetime.now(UTC) - began).total_seconds() > 1)
+        await running["agent_runner"].start()
+        end = await client.until("turn_end")
+        assert (end["status"], end["error"]["code"]) == ("failed", "turn_timeout")
+        assert len(client.of("turn_start")) == 1
+
+
 async def test_an_agent_is_cancelled_where_it_waits(agents: System) -> None:
     """Promise P8: from any device; what it said stays as it is."""
     session_id, token = await talk(agents, "endless")
     async with joined(agents.edge, session_id, token) as client, joined(agents.edge, session_id, token) as other:
         await client.say("wait")
-        await client.until("stream_delta")
+        await client.until("stream_end")
         before = effects(agents).count("cleaned up")
         await other.send("cancel")
         assert (await client.until("turn_end"))["status"] == "cancelled"

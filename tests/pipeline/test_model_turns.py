@@ -1,5 +1,6 @@
 """Turns of an agent that is a model: tools, retries, limits, cancel, and what no later attempt does again."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from millrace.datadir import DataDir
 from tests.harness.client import Client, joined, new_session
 from tests.harness.model_server import Reply, Step
+from tests.harness.nats_server import known_at
 from tests.harness.openai_server import OpenAIServer, answer, broken, end, openai_server, refusal
+from tests.harness.program import program
 from tests.harness.system import System, system
 from tests.harness.wait import until
 
@@ -78,6 +82,15 @@ async def session(running: System, agent: str = "helper") -> tuple[str, str]:
     """A new session: its id and a token."""
     token = running.token()
     return await new_session(running.edge, token, agent=agent), token
+
+
+async def millrace(running: System, *arguments: str) -> list[str]:
+    """What a command prints."""
+    data = DataDir.at(str(running.directory / "nats"))
+    known_at(data, running.nats)
+    async with program("millrace", *arguments, "--data", str(data.path), env={}, cwd=running.directory) as started:
+        assert await started.exit() == 0, started.errors
+        return started.output
 
 
 def asked(model: OpenAIServer, before: int) -> list[list[tuple[str, Any]]]:
@@ -216,6 +229,23 @@ async def test_a_model_that_keeps_failing_fails_the_turn_and_its_message_is_kept
         end_ = await client.until("turn_end")
         assert (end_["status"], end_["error"]["code"], end_["error"]["retryable"]) == ("failed", code, True)
         assert len(model.requests) - before == requests
+
+
+async def test_a_message_whose_turn_failed_is_redriven_and_answered(talking: System, model: OpenAIServer) -> None:
+    """`millrace dead redrive`, once the model is there again: said once more, and answered."""
+    session_id, token = await session(talking, "toolless")
+    async with joined(talking.edge, session_id, token) as client:
+        model.script(*[refusal(500, "server_error", "oops")] * 2)
+        await client.say("go")
+        failed = (await client.until("turn_end"))["reply_to"]
+        letters = [json.loads(line) for line in await millrace(talking, "dead", "list")]
+        (sequence,) = (letter["sequence"] for letter in letters if letter.get("message_id") == failed)
+        model.script(answer("fine"))
+        (message_id,) = await millrace(talking, "dead", "redrive", str(sequence))
+        ended = await client.until("turn_end", lambda frame: frame["reply_to"] == message_id)
+        assert ended["status"] == "completed"
+        assert [frame["metadata"]["redrive_of"] for frame in client.of("message") if frame.get("metadata")] == [failed]
+        assert said(client) == [("fine", "stop")]
 
 
 async def test_a_refusal_for_good_is_not_tried_again(talking: System, model: OpenAIServer) -> None:
