@@ -85,6 +85,8 @@ ROWS = (
             Row("waiting", f"cores.{role}", f"... cores that {role} is busy with"),
         )
     ),
+    Row("waiting", "kib_s_in.nats-server", "... KiB/s that nats-server is told, in all"),
+    Row("waiting", "kib_s_out.nats-server", "... KiB/s that it tells and stores"),
     Row("waiting", "woken_p50_ms", "... decision to the end of the turn, p50 ms"),
     Row("waiting", "woken_max_ms", "... max ms"),
     *(

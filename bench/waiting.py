@@ -27,16 +27,19 @@ async def waiting(system: System, scale: Scale) -> Numbers:
         made = list(pool.map(lambda n: _ask(system.port, system.tokens[n], share), range(CLIENTS)))
     sessions = [(system.tokens[n], session_id) for n, ids in enumerate(made) for session_id in ids]
     await _until_asked(system, sessions)
-    cpu, began = processes.cpu_by_role(system.processes()), time.monotonic()
+    (broker,) = (process.pid for process in system.processes() if process.role == "nats-server")
+    cpu, began, told = processes.cpu_by_role(system.processes()), time.monotonic(), processes.traffic(broker)
     await asyncio.sleep(WATCHED)
     spent = {role: used - cpu.get(role, 0) for role, used in processes.cpu_by_role(system.processes()).items()}
-    seconds = time.monotonic() - began
+    seconds, heard = time.monotonic() - began, processes.traffic(broker)
     rss = processes.rss_by_role(system.processes())
     woken = array("q")
     for token, session_id in sessions[:: max(1, len(sessions) // scale.woken)]:
         woken.append(await asyncio.to_thread(_approve, system.port, token, session_id))
     numbers: Numbers = {"turns": len(sessions), "woken_p50_ms": percentile(woken, 50)}
     numbers["woken_max_ms"] = percentile(woken, 100)
+    for way, after, first in zip(("in", "out"), heard, told, strict=True):
+        numbers[f"kib_s_{way}.nats-server"] = (after - first) / 1024 / seconds
     for role in ("agent_runner", "tool_runner", "nats-server"):
         numbers[f"kib.{role}"] = (rss[role] - before[role]) / len(sessions)
         numbers[f"cores.{role}"] = spent[role] / seconds
