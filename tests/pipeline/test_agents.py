@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.research import FOUND
 from tests.harness.client import Client, joined, new_session
 from tests.harness.history import read_log
 from tests.harness.system import System, system
@@ -280,6 +282,12 @@ async def test_a_message_that_steers_too_late_is_told_so_and_answered_as_its_own
         assert not client.of("steer_applied")
 
 
+def _hold(word: str) -> list[str]:
+    """The document of each line that holds the word."""
+    pages = [(path.name, path.read_text(encoding="utf-8").splitlines()) for path in sorted(Path("docs").glob("*.md"))]
+    return [name for name, lines in pages for line in lines if re.search(rf"\b{word}\b", line, re.IGNORECASE)]
+
+
 async def test_the_research_example_reads_reports_and_notes(agents: System) -> None:
     """examples/research.py, with this project's own documents."""
     session_id, token = await talk(agents, "research")
@@ -287,7 +295,10 @@ async def test_the_research_example_reads_reports_and_notes(agents: System) -> N
         await client.say("broker")
         assert (await client.until("turn_end"))["status"] == "completed"
         assert client.of("workflow_progress")[-1]["progress"] == 1
-        assert "operations.md" in answers(client)[0]
+        held = _hold("broker")
+        told = answers(client)[0].splitlines()
+        assert told[0] == f"{len(held)} lines hold broker."
+        assert [line.split()[1] for line in told[1:]] == [f"{name}:" for name in held[:FOUND]]
         assert client.of("tool_call")[0]["tool"] == "demo.note"
 
 
