@@ -8,7 +8,8 @@ from agent_runner.catalogue import Tools
 from agent_runner.conversation import ROOM
 from agent_runner.runner import hold_message
 from agent_runner.state import State
-from broker.consume import Delivery, consume
+from broker.consume import consume
+from broker.delivery import Delivery
 from broker.folded import Folded
 from broker.process import Process, main
 from broker.settings import Settings, SettingsError
@@ -32,7 +33,7 @@ def served(settings: Settings, config: Config) -> tuple[str, ...]:
             raise SettingsError(
                 f"MILLRACE_GROUPS={settings.groups}: no agent is in the group {name} (there are: {known})"
             )
-    return settings.group_names or config.groups
+    return settings.group_names or tuple(config.groups)
 
 
 async def run(process: Process) -> None:
@@ -50,8 +51,9 @@ async def run(process: Process) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             for group in groups:
-                consumer = streams.agent_runner(group=group)
-                tasks.create_task(consume(process.broker, consumer, hold, process.stop), name=consumer.durable)
+                consumer, most = streams.agent_runner(group=group), process.config.groups[group].turns
+                consuming = consume(process.broker, consumer, hold, process.stop, most=most)
+                tasks.create_task(consuming, name=consumer.durable)
     finally:
         await agents.aclose()
 

@@ -13,7 +13,7 @@ from agent_runner.state import State
 from broker import dead, metrics, telemetry
 from broker.acts import Act, Perform, Put
 from broker.connect import Broker
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.folded import Folded, holding
 from broker.hold import Hold, settle, work_while
 from contracts import events

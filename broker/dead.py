@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from broker.append import Append, append
 from broker.connect import Broker
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from contracts import events
 from contracts.cloudevents import header_lines
 from contracts.subjects import dead

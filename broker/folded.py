@@ -10,7 +10,7 @@ from functools import partial
 from typing import Generic
 
 from broker.connect import Broker
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.hold import KEEP_AFTER, F, Hold
 from broker.kept import epoch, keep, load
 from contracts.subjects import Topic, parse

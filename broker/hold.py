@@ -19,7 +19,7 @@ from broker.acts import Act, Drop, Put, Settle, Wait
 from broker.append import ATTEMPT_TIMEOUT, Append, LogFull, OutcomeUnknown, Stored, append, conditional
 from broker.client import header
 from broker.connect import Broker, Unavailable
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.read import Record, last, page, read
 from broker.telemetry import tracer
 from contracts import events

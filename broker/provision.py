@@ -34,13 +34,17 @@ class ProvisionFailed(Exception):
 
 
 class Topology(Struct, frozen=True, kw_only=True):
-    """What there is to be. `renew_epoch`: no cursor given so far is honoured (after a restore)."""
+    """What there is to be. `ack_waits`: of groups of agents that have their own.
+
+    `renew_epoch`: no cursor given so far is honoured (after a restore).
+    """
 
     tenants: tuple[str, ...]
     log_bytes: int
     ack_wait: float = streams.ACK_WAIT
     replicas: int = 1
     groups: tuple[str, ...] = streams.GROUPS
+    ack_waits: dict[str, float] = {}
     renew_epoch: bool = False
 
 
@@ -54,7 +58,8 @@ async def provision(url: str, seed_file: str, topology: Topology, *, within: flo
     async with oneshot(url, seed_file, inbox=inbox, within=within) as client:
         for stream in streams.streams(topology.tenants, topology.log_bytes):
             await _make_stream(client, stream, topology)
-        for consumer in streams.consumers(topology.tenants, topology.ack_wait, topology.groups):
+        wanted = streams.consumers(topology.tenants, topology.ack_wait, topology.groups, topology.ack_waits)
+        for consumer in wanted:
             await _make_consumer(client, consumer)
         await _tell_left_over(client, topology.groups)
 

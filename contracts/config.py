@@ -4,12 +4,12 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from contracts.events import Policy
 from contracts.streams import DELTA_TTL
@@ -66,6 +66,13 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("`group` is a name [A-Za-z0-9_-]{1,64}")
         if self.run is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", self.run):
             raise ValueError("`run` is `module:function`")
+
+
+class Group(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the processes of a group of agents run its turns."""
+
+    turns: Annotated[int, Meta(ge=1)] | None = None  # at once in one process, beside those that only wait
+    ack_wait: Annotated[float, Meta(ge=0.1, le=3600)] | None = None  # how long a silent process keeps its turns
 
 
 NOBODY = Agent(model="script")
@@ -186,6 +193,8 @@ class Config(Struct, frozen=True):
     limits: Limits = Limits()
     demo: bool = True
     auth: Auth = Auth()
+    groups: dict[str, Group] = field(default_factory=lambda: {DEFAULT_GROUP: Group()})
+    """The groups of agents, `default` first, whether an agent is in it or not."""
 
     @property
     def default_agent(self) -> str:
@@ -193,9 +202,9 @@ class Config(Struct, frozen=True):
         return next(iter(self.agents), "script")
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups of agents, `default` first, whether an agent is in it or not."""
-        return tuple(dict.fromkeys((DEFAULT_GROUP, *(agent.group for agent in self.agents.values()))))
+    def ack_waits(self) -> dict[str, float]:
+        """Of the groups that have their own."""
+        return {name: group.ack_wait for name, group in self.groups.items() if group.ack_wait is not None}
 
     def agent(self, name: str | None) -> Agent:
         """The agent of a session; one that is not configured is in the default group."""
@@ -210,6 +219,7 @@ class _ToolTables(Struct, frozen=True, forbid_unknown_fields=True):
 class _Tables(Struct, frozen=True, forbid_unknown_fields=True):
     tenants: dict[str, Any] = {}
     agents: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     tools: _ToolTables = _ToolTables()
     limits: dict[str, Any] = {}
     auth: dict[str, Any] = {}
@@ -254,7 +264,15 @@ def _config(document: dict[str, Any], env: Mapping[str, str]) -> Config:
         limits=_convert(tables.limits, Limits, "limits"),
         auth=_convert(tables.auth, Auth, "auth"),
         demo=tables.demo,
+        groups=_groups(_named(tables.groups, Group, "groups"), agents.values()),
     )
+
+
+def _groups(given: dict[str, Group], agents: Iterable[Agent]) -> dict[str, Group]:
+    names = dict.fromkeys((DEFAULT_GROUP, *(agent.group for agent in agents)))
+    for name in given.keys() - names:
+        raise ValueError(f"groups.{name}: no agent is in this group (there are: {', '.join(names)})")
+    return {name: given.get(name, Group()) for name in names}
 
 
 def _demo(env: Mapping[str, str]) -> ToolServer:

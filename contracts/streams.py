@@ -5,6 +5,9 @@ Durations are in seconds. A lane has one writer; a service may publish to its la
 needs and nothing else.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from msgspec import Struct
 
 from contracts import subjects
@@ -200,10 +203,13 @@ def event_ingest(tenant: str, ack_wait: float = ACK_WAIT) -> Consumer:
 
 
 def consumers(
-    tenants: tuple[str, ...], ack_wait: float = ACK_WAIT, groups: tuple[str, ...] = GROUPS
+    tenants: tuple[str, ...],
+    ack_wait: float = ACK_WAIT,
+    groups: tuple[str, ...] = GROUPS,
+    ack_waits: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Consumer, ...]:
-    """Every consumer."""
-    runners = (agent_runner(ack_wait, group) for group in groups)
+    """Every consumer; `ack_waits` of the groups that have their own."""
+    runners = (agent_runner(ack_waits.get(group, ack_wait), group) for group in groups)
     ingests = (event_ingest(tenant, ack_wait) for tenant in tenants)
     return (*runners, tool_runner(ack_wait), *ingests)
 

@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, SpanKind, get_current_span
 from broker import dead, metrics, telemetry
 from broker.append import Append, LogFull, OutcomeUnknown, append
 from broker.connect import Broker, Rejected, Unavailable
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from contracts import cloudevents, events, subjects
 from contracts.cloudevents import InvalidEvent
 from contracts.errors import Code, MillraceError

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             nats_port=args.nats_port,
             log_bytes=data.log_bytes(settings),
             tenants=tuple(config.tenants),
-            groups=config.groups,
+            groups=tuple(config.groups),
             config=settings.config,
         )
         data.server(state, settings.sync).prepare()

@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         seed, log_bytes = str(data.credentials.user(PROVISIONER)), data.state().log_bytes
     topology = Topology(
         tenants=tuple(config.tenants),
-        groups=config.groups,
+        groups=tuple(config.groups),
+        ack_waits=config.ack_waits,
         log_bytes=log_bytes,
         ack_wait=settings.ack_wait,
         replicas=settings.replicas,

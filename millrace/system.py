@@ -39,6 +39,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     state: State
     settings: Settings
     services: tuple[Service, ...]
+    ack_waits: dict[str, float]
     port: int
     lock: int
     env: Mapping[str, str]
@@ -113,6 +114,7 @@ class System:
             log_bytes=server.log_bytes,
             ack_wait=plan.settings.ack_wait,
             groups=server.groups,
+            ack_waits=plan.ack_waits,
             renew_epoch=renew,
         )
         try:

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace, services: Iterable[Service] = SERVICES) -> int
             state=_state(data, settings, config, path, args.port),
             settings=settings,
             services=for_groups(services, config.groups),
+            ack_waits=config.ack_waits,
             port=args.port,
             lock=lock,
             env=os.environ,
@@ -74,7 +75,7 @@ def _state(data: DataDir, settings: Settings, config: Config, path: str, port: i
         log_bytes=data.log_bytes(settings),
         tenants=tuple(config.tenants),
         config=path,
-        groups=config.groups,
+        groups=tuple(config.groups),
     )
     data.remember(state)
     return state

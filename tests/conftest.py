@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=80, help="how many rounds")
     parser.addoption("--crash-points", default="all", help="how many directed rounds, `all`, or a pattern of points")
     parser.addoption("--cluster-rounds", type=int, default=4, help="how many rounds on three brokers")
+    parser.addoption("--cluster-points", default="4", help="as --crash-points, on three brokers")
     parser.addoption("--crash-seed", type=int, default=1, help="the first round's seed")
 
 

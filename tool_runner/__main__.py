@@ -3,7 +3,8 @@
 import asyncio
 import sys
 
-from broker.consume import Delivery, ack_wait, consume
+from broker.consume import ack_wait, consume
+from broker.delivery import Delivery
 from broker.folded import Folded
 from broker.process import Process, main
 from contracts import streams

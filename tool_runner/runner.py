@@ -9,7 +9,7 @@ import msgspec
 from broker import metrics, points, telemetry
 from broker.acts import Act, Perform, Put, Wait
 from broker.connect import Broker
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.folded import Folded, holding
 from broker.hold import Hold, settle, work_while
 from contracts import events

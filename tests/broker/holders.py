@@ -9,7 +9,8 @@ from typing import Any
 
 from broker.append import Append, append
 from broker.connect import Broker
-from broker.consume import Delivery, consume
+from broker.consume import consume
+from broker.delivery import Delivery
 from contracts import events, streams
 from contracts.events import AnyEvent
 from contracts.subjects import Topic

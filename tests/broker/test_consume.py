@@ -10,7 +10,8 @@ import pytest
 
 from broker import connect as connecting
 from broker.connect import Broker
-from broker.consume import Delivery, consume
+from broker.consume import consume
+from broker.delivery import Delivery
 from tests.broker.conftest import Connect
 from tests.broker.holders import CONSUMER, Holders, ack, consuming, drop, is_settled, state, store_messages, wait
 from tests.harness.nats_server import NatsServer
@@ -183,6 +184,40 @@ async def test_at_most_that_many_are_held_at_once(agent: Broker, edge: Broker) -
         await until(lambda: is_settled(agent))
     assert holders.most_at_once == 3
     assert sorted(holders.seqs) == list(range(1, 21))
+
+
+async def test_who_only_waits_is_not_counted(agent: Broker, edge: Broker, other: Broker) -> None:
+    """Our choice: a turn that waits for a person keeps nobody from computing. What is too much goes to others."""
+    rested, go_on = asyncio.Event(), asyncio.Event()
+
+    async def rest_first(delivery: Delivery) -> None:
+        if delivery.seq == 1:
+            delivery.rest(True)
+            rested.set()
+            await go_on.wait()
+            delivery.rest(False)
+        await wait(delivery)
+
+    async with consuming(agent, rest_first, most=1) as holders:
+        await store_messages(edge)
+        await rested.wait()
+        await until(lambda: _is_asking(agent))
+        go_on.set()
+        await until(lambda: not holders.deliveries[0].resting)
+        await store_messages(edge)
+        async with consuming(other, wait, most=1) as others:
+            await until(lambda: others.deliveries)
+    assert (holders.seqs, others.seqs) == ([1], [2])
+
+
+async def test_there_is_room_when_one_rests(agent: Broker, edge: Broker) -> None:
+    async def rest(delivery: Delivery) -> None:
+        delivery.rest(True)
+        await wait(delivery)
+
+    async with consuming(agent, rest, most=1) as holders:
+        await store_messages(edge, 5)
+        await until(lambda: holders.most_at_once == 5)
 
 
 async def test_a_pull_that_still_stands_from_before_a_reconnect_adds_nothing(

@@ -8,7 +8,7 @@ import pytest
 
 from broker.append import Append, append
 from broker.connect import Broker, connect
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.hold import Hold
 from broker.read import read
 from contracts import events

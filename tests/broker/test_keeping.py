@@ -8,7 +8,7 @@ from broker import connect as connecting
 from broker import consume as consuming_module
 from broker import hold as holding_module
 from broker.connect import Broker
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.folded import Folded, holding
 from tests.broker.conftest import Connect
 from tests.broker.holders import Seen, cancel, consuming, is_settled, say, state

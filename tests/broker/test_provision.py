@@ -61,6 +61,14 @@ async def test_each_group_of_agents_has_a_consumer_of_its_messages(nats: NatsSer
         assert info["num_pending"] == 1
 
 
+async def test_a_group_may_keep_its_turns_for_longer(nats: NatsServer) -> None:
+    """Our choice: what holds for a group that computes need not hold for every other."""
+    await _provision(nats, groups=("default", "cpu"), ack_wait=2.0, ack_waits={"cpu": 60.0})
+    for durable, seconds in (("agent_runner", 2), ("agent_runner_cpu", 60), ("tool_runner", 2)):
+        info = await _call(nats, f"CONSUMER.INFO.LOG.{durable}")
+        assert info["config"]["ack_wait"] == seconds * 1_000_000_000
+
+
 async def test_the_consumer_of_a_group_without_agents_stays_and_is_told(
     nats: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:

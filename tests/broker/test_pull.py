@@ -5,7 +5,7 @@ import json
 import pytest
 
 from broker import connect as connecting
-from broker import consume as consuming_module
+from broker import pull as pulling
 from broker.connect import Broker, connect
 from tests.broker.conftest import Connect
 from tests.broker.holders import MESSAGE, ack, consuming, delete_consumer, is_settled, store_messages
@@ -24,7 +24,7 @@ INFO = "$JS.API.CONSUMER.INFO.LOG.agent_runner"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connecting, "RECONNECT_WAIT", (0.01, 0.02))
-    monkeypatch.setattr(consuming_module, "BACKOFF", 0.02)
+    monkeypatch.setattr(pulling, "BACKOFF", 0.02)
 
 
 def _asked(proxy: Proxy) -> list[Message]:
@@ -50,8 +50,8 @@ async def test_deliveries_go_on_when_the_broker_comes_back(
 async def test_a_request_that_ran_out_is_made_again(
     service: Connect, proxy: Proxy, edge: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consuming_module, "EXPIRES", 0.25)
-    monkeypatch.setattr(consuming_module, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(pulling, "EXPIRES", 0.25)
+    monkeypatch.setattr(pulling, "HEARTBEAT", 0.1)
     async with service("agent_runner", proxy) as broker, consuming(broker, ack) as holders:
         await until(lambda: len(_asked(proxy)) > 3)
         await store_messages(edge)
@@ -64,7 +64,7 @@ async def test_a_request_that_got_lost_is_made_again_elsewhere(
     service: Connect, proxy: Proxy, edge: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No heartbeat comes: the broker does not know of it, or what it says does not arrive."""
-    monkeypatch.setattr(consuming_module, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(pulling, "HEARTBEAT", 0.1)
     async with service("agent_runner", proxy) as broker:
         proxy.drop = lambda message: ".pull." in message.subject
         async with consuming(broker, ack) as holders:

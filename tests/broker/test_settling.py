@@ -7,7 +7,7 @@ import pytest
 from broker.acts import Act, Drop, Perform, Put, Settle, Wait
 from broker.client import header
 from broker.connect import Broker
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from broker.folded import Folded, holding
 from broker.hold import Hold, Role, settle
 from contracts.events import AnyEvent

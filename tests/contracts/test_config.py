@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.config import Agent, ConfigError, Limits, Rule, Tenant, ToolServer, load
+from contracts.config import Agent, ConfigError, Group, Limits, Rule, Tenant, ToolServer, load
 
 FULL = """
 [tenants.acme]
@@ -117,8 +117,8 @@ def test_what_a_file_says_of_script_and_demo_is_kept(file: Path) -> None:
 def test_groups_are_those_of_the_agents_and_the_default_one(file: Path) -> None:
     file.write_text('[agents.a]\nrun = "a:b"\ngroup = "cpu"\n[agents.b]\nrun = "a:c"\ngroup = "gpu"\npolicy = "steer"')
     config = load(file)
-    assert config.groups == ("default", "cpu", "gpu")
-    assert load(None).groups == ("default",)
+    assert config.groups == {"default": Group(), "cpu": Group(), "gpu": Group()}
+    assert load(None).groups == {"default": Group()}
     assert [config.agent(name).group for name in ("b", None, "script", "unknown")] == [
         "gpu",
         "cpu",
@@ -126,6 +126,13 @@ def test_groups_are_those_of_the_agents_and_the_default_one(file: Path) -> None:
         "default",
     ]
     assert [config.agent(name).policy for name in ("b", "a", "unknown")] == ["steer", "enqueue", "enqueue"]
+
+
+def test_a_group_may_limit_its_turns_and_keep_them_for_longer(file: Path) -> None:
+    file.write_text(AGENT + 'group = "cpu"\n[groups.cpu]\nturns = 1\nack_wait = 60\n[groups.default]\nturns = 500')
+    config = load(file)
+    assert config.groups == {"default": Group(turns=500), "cpu": Group(turns=1, ack_wait=60)}
+    assert config.ack_waits == {"cpu": 60}
 
 
 def test_a_server_hides_what_may_be_secret(file: Path) -> None:
@@ -170,6 +177,10 @@ RULE = '[[tools.rules]]\ntool = "*"\ndecision = "ask"\n'
         pytest.param("[limits]\nframe_bytes = -1", "limits.frame_bytes", id="negative limit"),
         pytest.param("[limits]\nframes = 1", "limits.frames", id="unknown limit"),
         pytest.param(AGENT + 'group = "a.b"', "agents.bob", id="group's name"),
+        pytest.param("[groups.cpu]", "groups.cpu", id="group without an agent"),
+        pytest.param("[groups.default]\nturns = 0", "groups.default.turns", id="group without a turn"),
+        pytest.param("[groups.default]\nack_wait = 0.01", "groups.default.ack_wait", id="group in a hurry"),
+        pytest.param("[groups.default]\nturn = 1", "groups.default.turn", id="group's key"),
         pytest.param(AGENT + 'policy = "queue"', "agents.bob.policy", id="policy"),
         pytest.param("demo = 1", "demo", id="demo is no boolean"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from broker.append import Append, LogFull, append
 from broker.connect import Broker, connect
-from broker.consume import Delivery
+from broker.delivery import Delivery
 from contracts import cloudevents, streams
 from contracts.events import unix_time
 from contracts.subjects import Topic

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,6 +44,15 @@ async def _slowly(text: str) -> AsyncIterator[str]:
 async def place(turn: Turn) -> None:
     """Tells which groups its process serves."""
     await turn.say(os.environ.get("MILLRACE_GROUPS", "every"))
+
+
+async def computing(turn: Turn) -> None:
+    """Holds up its whole process, until a file is there; tells which process that was."""
+    folder = Path(turn.message.content)
+    (folder / turn.message.message_id).touch()
+    while not (folder / "done").exists():
+        time.sleep(0.01)  # noqa: ASYNC251 - what it is for
+    await turn.say(str(os.getpid()))
 
 
 async def parallel(turn: Turn) -> None:

@@ -76,10 +76,12 @@ class Cluster(NatsServer):
         for node in self.nodes:
             await node.kill()
 
-    async def provision(self, ack_wait: float = streams.ACK_WAIT) -> None:
+    async def provision(self, ack_wait: float = streams.ACK_WAIT, **more: Any) -> None:
         """Make the streams and consumers, three times each, as soon as the cluster has a leader."""
         server = self.server
-        topology = Topology(tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, replicas=SERVERS)
+        topology = Topology(
+            tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, replicas=SERVERS, **more
+        )
 
         async def done() -> bool:
             try:

@@ -1,15 +1,15 @@
 """Rounds on three brokers: one of them dies or hangs while services die and hang too."""
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from tests.harness.chaos import SERVICES, Chaos, Step
 from tests.harness.cluster import SERVERS, Cluster, name_of
-from tests.harness.history import Fault, Record, read_log
+from tests.harness.directed import Directed
+from tests.harness.history import Fault, read_log
 from tests.harness.nats_server import NatsServer
 from tests.harness.points import POINTS
 from tests.harness.rounds import Round
-from tests.harness.system import System
 
 FAULTS = ("leader killed", "follower killed", "leader paused", "two killed")
 """What happens to the servers of the cluster, as seen from the log's leader; of two, nobody is left to agree with."""
@@ -71,28 +71,21 @@ class ClusterChaos(Chaos):
         return self.history.fault("nats-server", f"{name_of(node)} {what}")
 
 
-class ClusterRound(Round):
-    """One round on a cluster: the seed says which of its faults comes."""
+class OnCluster(Round):
+    """What is different on a cluster. The seed says which of its faults comes."""
 
-    def __init__(self, system: System, seed: int, log: list[Record]) -> None:
-        super().__init__(system, seed, log)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.history.replicas = SERVERS
+
+    @property
+    def fault(self) -> Step:
+        """What happens to the brokers, and when."""
+        return Step("broker", point=FAULTS[self.seed % len(FAULTS)], at=self.chance.random())
 
     def make_chaos(self) -> ClusterChaos:
         """What breaks brokers."""
         return ClusterChaos(self.system, self.history, self.chance)
-
-    def plan(self) -> list[Step]:
-        """A fault of the cluster, a runner's death, and perhaps one of another service at a point."""
-        steps = [
-            Step("broker", point=FAULTS[self.seed % len(FAULTS)], at=self.chance.random()),
-            Step(self.chance.choice(("kill", "kill", "pause")), "agent_runner", at=self.chance.random() * 3),
-        ]
-        if self.chance.random() < 0.7:
-            service = self.chance.choice(SERVICES)
-            point, side = self.chance.choice(tuple(POINTS[service])), self.chance.choice(("before", "after"))
-            steps.append(Step("point", service, f"{point}:{side}:1:kill"))
-        return steps
 
     async def is_quiet(self) -> bool:
         """Also, whether what was read is all that the leader has: any replica may have answered."""
@@ -101,6 +94,34 @@ class ClusterRound(Round):
         assert isinstance(self.system.nats, Cluster)
         info = await self.system.nats.log_info(self.clients["provisioner"])
         return bool(info) and info["state"]["last_seq"] == self.read[-1].seq
+
+
+class ClusterRound(OnCluster):
+    """One random round."""
+
+    def plan(self) -> list[Step]:
+        """A fault of the cluster, a runner's death, and perhaps one of another service at a point."""
+        steps = [
+            self.fault,
+            Step(self.chance.choice(("kill", "kill", "pause")), "agent_runner", at=self.chance.random() * 3),
+        ]
+        if self.chance.random() < 0.7:
+            service = self.chance.choice(SERVICES)
+            point, side = self.chance.choice(tuple(POINTS[service])), self.chance.choice(("before", "after"))
+            steps.append(Step("point", service, f"{point}:{side}:1:kill"))
+        return steps
+
+
+class ClusterDirected(OnCluster, Directed):
+    """One round of chosen points, while a fault comes to the brokers."""
+
+    async def work(self) -> list[str]:
+        """Run every scenario beside it."""
+        faults = asyncio.create_task(self.chaos.act([self.fault]))
+        try:
+            return await super().work()
+        finally:
+            await faults
 
 
 async def differences(cluster: Cluster) -> list[str]:

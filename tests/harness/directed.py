@@ -15,8 +15,21 @@ from tests.harness.history import Record
 from tests.harness.points import SCENARIOS, Combination
 from tests.harness.rounds import QUIET_WITHIN, TENANTS, Round
 from tests.harness.system import System
+from tests.harness.takeovers import said, takeovers
 from tests.harness.wait import until
 from tests.harness.workload import approve
+
+SERVICES = ("edge", "agent_runner", "tool_runner")
+CONFIG = """
+[[tools.rules]]
+tool = "demo.note"
+decision = "ask"
+expires = 30
+
+[agents.stepping]
+run = "tests.harness.stepping:stepping"
+tools = ["demo.*"]
+"""
 
 TRIES = 6
 """How often a scenario is repeated where another process than the armed one got its work."""
@@ -78,6 +91,24 @@ class Directed(Round):
         self.callers.append(caller)
         self._running.append(asyncio.create_task(caller.run()))
         return caller
+
+
+Hand = tuple[Combination, ...]
+
+
+async def run_hands(running: System, kind: type[Directed], seed: int, dealt: Sequence[Hand]) -> None:
+    """These rounds, one after another, on one system; the first that breaks a promise is an AssertionError."""
+    log: list[Record] = []
+    times: list[float] = []
+    processes = len(running.services) // len(SERVICES)
+    for number, hand in enumerate(dealt):
+        this = kind(running, seed + number, log, hand)
+        violations = await this.run()
+        times += takeovers(this.history.log, this.history.faults)
+        names = ", ".join(card.name for card in hand)
+        print(f"{processes} of each: {names}: {len(this.history.faults)} faults, {len(violations)} violations")
+        assert not violations, this.report(violations, running.directory)
+    print(f"{processes} of each: {len(dealt)} rounds, {sum(map(len, dealt))} combinations, {said(times)}")
 
 
 class Trial:

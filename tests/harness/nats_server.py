@@ -8,6 +8,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 from msgspec import structs
@@ -83,10 +84,12 @@ class NatsServer:
             error_cb=on_error,
         )
 
-    async def provision(self, ack_wait: float = streams.ACK_WAIT) -> None:
+    async def provision(self, ack_wait: float = streams.ACK_WAIT, **more: Any) -> None:
         """Make the streams and consumers match the topology."""
         server = self.server
-        topology = Topology(tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, groups=server.groups)
+        topology = Topology(
+            tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, groups=server.groups, **more
+        )
         await provision(self.url, self.seed(streams.PROVISIONER), topology)
 
     async def start(self) -> None:

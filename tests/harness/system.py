@@ -210,11 +210,14 @@ async def system(
         more["COVERAGE_PROCESS_CONFIG"] = ""
     file = directory / "millrace.toml"
     file.write_text(TENANTS + config)
-    groups = load(file).groups
+    loaded = load(file)
+    groups = tuple(loaded.groups)
     more_groups: dict[str, Any] = {"groups": groups} if groups != GROUPS else {}
     async with broker(directory / "nats", log_bytes=log_bytes, **more_groups) as nats:
         running = System(nats, directory, file, more)
         try:
+            if loaded.ack_waits:
+                await nats.provision(ack_waits=loaded.ack_waits)
             for name in services:
                 await running.add(name)
             for service in running.services:

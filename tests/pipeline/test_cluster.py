@@ -1,16 +1,22 @@
 """P1 to P7 on three brokers that hold the log three times, while one of them or two die or hang, and runners with them.
 
-`--cluster-rounds N` runs more of them, `--crash-seed S` begins with another seed.
+`--cluster-rounds N` runs more of them, `--cluster-points N` (or `all`, or a pattern) more of those at chosen points,
+`--crash-seed S` begins with another seed.
 """
 
+import asyncio
+import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.harness import directed
 from tests.harness.cluster import Cluster, cluster
-from tests.harness.cluster_rounds import ClusterRound, differences
+from tests.harness.cluster_rounds import ClusterDirected, ClusterRound, differences
+from tests.harness.directed import Hand, run_hands
 from tests.harness.history import Record
+from tests.harness.points import hands
 from tests.harness.system import SERVICES, system
 from tests.harness.takeovers import said, takeovers
 
@@ -54,3 +60,26 @@ async def run_rounds(seeds: range, directory: Path) -> list[float]:
         assert isinstance(running.nats, Cluster)
         assert await differences(running.nats) == []
     return times
+
+
+async def test_no_promise_is_broken_at_a_chosen_point_either(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """As test_points.py, while a fault comes to the brokers."""
+    wanted, seed = request.config.getoption("--cluster-points"), request.config.getoption("--crash-seed")
+    async with asyncio.TaskGroup() as lanes:
+        for processes, offset in ((1, 0.25), (3, 0.75)):
+            place = tmp_path / f"{processes}"
+            place.mkdir()
+            lanes.create_task(run_points(hands(random.Random(seed), wanted, offset), place, seed, processes))
+
+
+async def run_points(dealt: list[Hand], directory: Path, seed: int, processes: int) -> None:
+    """These rounds, one after another, on a cluster, or on several."""
+    for first in range(0, len(dealt), ROUNDS_OF_A_SYSTEM):
+        place = directory / f"{first}"
+        place.mkdir()
+        async with system(
+            place, services=directed.SERVICES * processes, config=directed.CONFIG, broker=cluster, measured=False
+        ) as running:
+            await run_hands(running, ClusterDirected, seed + first, dealt[first : first + ROUNDS_OF_A_SYSTEM])
+            assert isinstance(running.nats, Cluster)
+            assert await differences(running.nats) == []

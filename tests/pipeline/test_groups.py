@@ -1,10 +1,13 @@
 """Groups: agents whose turns run in processes of their own, by configuration alone."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from contracts import streams
 from tests.harness.client import WITHIN, Client, http, joined, new_session
 from tests.harness.system import TENANTS, System, system
 from tests.harness.wait import until
@@ -115,6 +118,37 @@ async def test_what_waits_when_its_agent_is_moved_is_answered_first(tmp_path: Pa
             await running.add("agent_runner", MILLRACE_GROUPS="default")
             assert [await answer(client), await answer(client)] == ["default", "cpu"]
         assert await subjects(running, session_id, "message") == ["message", "message.cpu"]
+
+
+async def test_agents_that_compute_have_a_process_each_and_are_not_taken_over(tmp_path: Path) -> None:
+    """Issue: their own process is a matter of configuration, also for a function that never lets go of its loop."""
+    computing = """
+[agents.computing]
+run = "tests.harness.agents:computing"
+group = "cpu"
+
+[groups.cpu]
+turns = 1
+ack_wait = 60
+"""
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    async with system(tmp_path, services=("edge",), config=computing) as running:
+        token = running.token()
+        for _ in range(2):
+            await running.add("agent_runner", MILLRACE_GROUPS="cpu")
+        async with AsyncExitStack() as stack:
+            clients = []
+            for _ in range(3):
+                session_id = await new_session(running.edge, token, agent="computing")
+                clients.append(await stack.enter_async_context(joined(running.edge, session_id, token)))
+                await clients[-1].say(str(folder))
+            await until(lambda: len(list(folder.iterdir())) == 2)
+            await asyncio.sleep(2 * streams.ACK_WAIT)  # nothing is to happen meanwhile
+            assert len(list(folder.iterdir())) == 2
+            (folder / "done").touch()
+            assert len({await answer(client) for client in clients}) == 2
+        assert len([record for record in await running.log() if record.type == "turn_start"]) == 3
 
 
 async def test_a_group_that_no_agent_is_in_is_one_line_and_exit_code_2(running: System) -> None:

@@ -1,0 +1,110 @@
+"""The standing pull request of a consumer."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+import msgspec
+from nats.aio.subscription import Subscription
+
+from broker.client import status
+from broker.connect import Broker, Unavailable
+from broker.delivery import NANOSECONDS, Delivery
+
+EXPIRES = 30.0
+HEARTBEAT = 5.0
+BACKOFF = 0.25
+BARRIER = 1.0
+IDLE_HEARTBEAT = 100
+
+
+class Pull:
+    """The standing pull request: deliveries in, and when to ask again.
+
+    A request that may still stand in the broker when another is made, after a reconnect or a missing heartbeat, is
+    ended by giving up the subject that it delivers to.
+    """
+
+    def __init__(self, broker: Broker, stream: str, durable: str, take: Callable[[Delivery], None]) -> None:
+        self._broker = broker
+        self._consumer = f"{stream}.{durable}"
+        self._take = take
+        self._reply = ""
+        self._subscription: Subscription | None = None
+        self._left = 0
+        self._heard = 0.0
+        self._failed = False
+        self._may_stand = False
+        self.over = asyncio.Event()
+        self.over.set()
+        broker.reconnected.append(self._broken)
+
+    def _broken(self) -> None:
+        self._may_stand = True
+        self.over.set()
+
+    def _arrived(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        self._heard = time.monotonic()
+        if not reply and (code := status(headers)):
+            if code != IDLE_HEARTBEAT and subject.decode() == self._reply:
+                self._failed = code not in (404, 408)
+                self.over.set()
+            return
+        self._left -= 1
+        if self._left <= 0:
+            self.over.set()
+        self._take(Delivery(self._broker, subject.decode(errors="replace"), reply.decode(), data, headers))
+
+    async def open(self) -> None:
+        """Listen. Deliveries keep their own subject, so they need a subscription of their own."""
+        self._may_stand = False
+        self._reply = self._broker.inbox(f"pull.{os.urandom(8).hex()}")
+        self._subscription = await self._broker.subscribe(self._reply, self._arrived)
+
+    async def ask(self, messages: int) -> None:
+        """Ask for that many messages; after a failure, not at once."""
+        if self._failed:
+            await asyncio.sleep(BACKOFF)
+        if self._may_stand:
+            await self._leave()
+            await self.open()
+        self._failed, self._left, self._heard = False, messages, time.monotonic()
+        self.over.clear()
+        request = {
+            "batch": messages,
+            "expires": int(EXPIRES * NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+        }
+        try:
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer}"
+            self._broker.publish(subject, msgspec.json.encode(request), self._reply)
+        except Unavailable:
+            self._failed = True
+            self.over.set()
+
+    async def ended(self) -> None:
+        """Return when the request is used up, refused, or its heartbeat is missing."""
+        while not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT):
+                    await self.over.wait()
+            if time.monotonic() - self._heard > 2 * HEARTBEAT:
+                self._broken()
+
+    async def close(self) -> None:
+        """Ask for nothing more, and take what is on its way already."""
+        self._broker.reconnected.remove(self._broken)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            await self._broker.end(subscription)
+            with contextlib.suppress(Unavailable, TimeoutError):  # the answer comes behind what is on its way
+                await self._broker.request(f"$JS.API.CONSUMER.INFO.{self._consumer}", timeout=BARRIER)
+        finally:
+            await self._broker.unsubscribe(subscription)
