@@ -42,6 +42,7 @@ class Caller:
         self._edges = edges
         self._after: tuple[int, int] | None = None
         self._cursor: str | None = None
+        self._joined = asyncio.Event()
         self._open: Transport | None = None
         self._transports = transports
         self._connection: Connection | None = None
@@ -84,7 +85,12 @@ class Caller:
             self._later(self._send_message(sent, policy))
 
     async def say(self, content: object, policy: str = "enqueue", sent: Sent | None = None) -> Sent:
-        """Send a message until it is accepted or refused; with `sent`, that one again."""
+        """Send a message until it is accepted or refused; with `sent`, that one again.
+
+        Not before it knows a place in the log: one that loses its first connection without is later told what was
+        said in a snapshot, which does not show that the turn has ended.
+        """
+        await self._joined.wait()
         text = content if isinstance(content, str) else json.dumps(content)
         if sent is None:
             sent = Sent(self.session_id, uuid.uuid4().hex, text)
@@ -136,6 +142,7 @@ class Caller:
         stands = frame["type"] in ("snapshot", "replay_complete") or ("id" in frame and "cursor" in frame)
         if stands and (self._connection.transport != Many.kind or "session_id" in frame):
             self._cursor = frame["cursor"]
+            self._joined.set()
             self._after = (self._connection.number, len(self._connection.frames) - 1)
         if "id" in frame:
             self.events.append(frame)

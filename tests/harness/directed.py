@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from tests.harness.caller import Caller
 from tests.harness.chaos import GONE, SETTLED_WITHIN, Slot
 from tests.harness.client import new_session
-from tests.harness.history import Record
+from tests.harness.history import Fault, Record
 from tests.harness.points import SCENARIOS, Combination
 from tests.harness.rounds import QUIET_WITHIN, TENANTS, Round
 from tests.harness.system import System
@@ -157,9 +157,17 @@ class Trial:
         for slot in self._round.chaos.slots:
             await slot.ready()
 
-    async def _arm(self, slot: Slot) -> None:
-        fault = self._round.history.fault(slot.name, "killed to be armed")
+    def _killed(self, slot: Slot, why: str) -> Fault:
+        fault = self._round.history.fault(slot.name, why)
         fault.noticed = time.time()
+        return fault
+
+    def _is_answered(self, caller: Caller) -> bool:
+        own = [sent for sent in self._round.history.sent if sent.session_id == caller.session_id]
+        return all(sent.message_ids and sent.message_ids[-1] in caller.ended for sent in own)
+
+    async def _arm(self, slot: Slot) -> None:
+        fault = self._killed(slot, "killed to be armed")
         await slot.arm(self._fault)
         self._process = slot.service.process
         fault.end()
@@ -200,10 +208,17 @@ class Trial:
         if self._scenario.act == "stop":
             self._slot.service.process.send_signal(signal.SIGTERM)
             return
-        for slot in self._slots:
-            if slot is not self._slot:
-                slot.service.process.kill()
+        others = [slot for slot in self._slots if slot is not self._slot]
+        for slot in others:  # they come back when the armed one has had the turn: it would only race with them
+            slot.busy = True
+            slot.service.process.kill()
+        gone = [self._killed(slot, "killed to be taken over from") for slot in others]
         await self._arm(self._slot)
+        await until(lambda: self.reached or all(map(self._is_answered, callers)), within=REACHED_WITHIN)
+        for slot, fault in zip(others, gone, strict=True):
+            await slot.restart()
+            fault.end()
+            slot.busy = False
 
     async def _in_mid_stream(self, caller: Caller) -> None:
         await until(lambda: self.reached or caller.of("stream_delta"), within=REACHED_WITHIN)

@@ -33,13 +33,29 @@ def seeds(request: pytest.FixtureRequest) -> range:
     return range(first, first + request.config.getoption("--cluster-rounds"))
 
 
-async def test_no_promise_is_broken_whichever_broker_dies_or_hangs(seeds: range, tmp_path: Path) -> None:
-    """FACTS 3: the log has one history, the same on each server, and services go on with whoever is left."""
+async def test_no_promise_is_broken_whichever_broker_dies_or_hangs(
+    seeds: range, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """FACTS 3: the log has one history, the same on each server, and services go on with whoever is left.
+
+    Side by side, for most of a round is waiting: random rounds, and points as in test_points.py with one process of
+    each service and with three.
+    """
+    wanted, seed = request.config.getoption("--cluster-points"), request.config.getoption("--crash-seed")
+    async with asyncio.TaskGroup() as lanes:
+        lanes.create_task(run_all(seeds, tmp_path / "random"))
+        for processes, offset in ((1, 0.25), (3, 0.75)):
+            dealt = hands(random.Random(seed), wanted, offset)
+            lanes.create_task(run_points(dealt, tmp_path / f"{processes}", seed, processes))
+
+
+async def run_all(seeds: range, directory: Path) -> None:
+    """Every random round, on fresh systems now and then."""
     times: list[float] = []
     for first in range(0, len(seeds), ROUNDS_OF_A_SYSTEM):
-        directory = tmp_path / f"{first}"
-        directory.mkdir()
-        times += await run_rounds(seeds[first : first + ROUNDS_OF_A_SYSTEM], directory)
+        place = directory / f"{first}"
+        place.mkdir(parents=True)
+        times += await run_rounds(seeds[first : first + ROUNDS_OF_A_SYSTEM], place)
     print(f"{len(seeds)} rounds, {said(times)}")
 
 
@@ -62,21 +78,11 @@ async def run_rounds(seeds: range, directory: Path) -> list[float]:
     return times
 
 
-async def test_no_promise_is_broken_at_a_chosen_point_either(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """As test_points.py, while a fault comes to the brokers."""
-    wanted, seed = request.config.getoption("--cluster-points"), request.config.getoption("--crash-seed")
-    async with asyncio.TaskGroup() as lanes:
-        for processes, offset in ((1, 0.25), (3, 0.75)):
-            place = tmp_path / f"{processes}"
-            place.mkdir()
-            lanes.create_task(run_points(hands(random.Random(seed), wanted, offset), place, seed, processes))
-
-
 async def run_points(dealt: list[Hand], directory: Path, seed: int, processes: int) -> None:
     """These rounds, one after another, on a cluster, or on several."""
     for first in range(0, len(dealt), ROUNDS_OF_A_SYSTEM):
         place = directory / f"{first}"
-        place.mkdir()
+        place.mkdir(parents=True)
         async with system(
             place, services=directed.SERVICES * processes, config=directed.CONFIG, broker=cluster, measured=False
         ) as running:
