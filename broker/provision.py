@@ -4,7 +4,9 @@ What is missing is created; what may change is changed, and what nobody asked fo
 What would need a stream to be made anew is refused with a sentence, and nothing is ever deleted.
 """
 
+import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +15,8 @@ import msgspec
 from msgspec import Struct
 from nats.aio.client import Client
 
-from broker.oneshot import oneshot
+from broker.connect import Unavailable
+from broker.oneshot import RETRY, oneshot
 from contracts import streams
 from contracts.streams import Consumer, Stream
 
@@ -21,7 +24,13 @@ logger = logging.getLogger(__name__)
 
 NANOSECONDS = 1_000_000_000
 STREAM_NOT_FOUND, CONSUMER_NOT_FOUND = 10059, 10014
-REQUEST_TIMEOUT = 10.0
+NOT_YET = (10005, 10008)
+"""The server's codes for a cluster that forms: no peers for the replicas, JetStream temporarily unavailable."""
+
+ANSWER_WITHIN = 2.0
+"""Of a question. A cluster without a leader does not answer."""
+
+DONE_WITHIN = 10.0
 
 Config = dict[str, Any]
 
@@ -51,9 +60,20 @@ class Topology(Struct, frozen=True, kw_only=True):
 async def provision(url: str, seed_file: str, topology: Topology, *, within: float = 0) -> None:
     """Make the broker match, with the provisioner's credentials; waits `within` seconds for it.
 
-    Raises Unavailable where there is no broker and ProvisionFailed where it cannot match. May be
-    repeated at any time, also while services run.
+    Raises Unavailable where there is no broker, or a cluster that has not formed yet, and ProvisionFailed where it
+    cannot match. May be repeated at any time, also while services run.
     """
+    ends = time.monotonic() + within
+    while True:
+        try:
+            return await _provision(url, seed_file, topology, within=ends - time.monotonic())
+        except Unavailable:
+            if time.monotonic() >= ends:
+                raise
+            await asyncio.sleep(RETRY)
+
+
+async def _provision(url: str, seed_file: str, topology: Topology, *, within: float) -> None:
     inbox = streams.inbox(streams.PROVISIONER)
     async with oneshot(url, seed_file, inbox=inbox, within=within) as client:
         for stream in streams.streams(topology.tenants, topology.log_bytes):
@@ -162,9 +182,11 @@ def _new_epoch() -> str:
     return uuid.uuid4().hex
 
 
-async def _ask(client: Client, call: str, request: Mapping[str, Any] | None = None) -> Config:
+async def _ask(
+    client: Client, call: str, request: Mapping[str, Any] | None = None, within: float = ANSWER_WITHIN
+) -> Config:
     payload = msgspec.json.encode(request) if request else b""
-    reply = await client.request(f"$JS.API.{call}", payload, timeout=REQUEST_TIMEOUT)
+    reply = await client.request(f"$JS.API.{call}", payload, timeout=within)
     return msgspec.json.decode(reply.data, type=Config)
 
 
@@ -174,10 +196,11 @@ def _code(answer: Config) -> int:
 
 def _checked(answer: Config, name: str) -> Config:
     if error := answer.get("error"):
-        raise ProvisionFailed(f"{name}: {error.get('description')} ({error.get('err_code')})")
+        text = f"{name}: {error.get('description')} ({error.get('err_code')})"
+        raise (Unavailable if _code(answer) in NOT_YET else ProvisionFailed)(text)
     return answer
 
 
 async def _do(client: Client, call: str, request: Mapping[str, Any], name: str) -> None:
-    _checked(await _ask(client, call, request), name)
+    _checked(await _ask(client, call, request, DONE_WITHIN), name)
     logger.info("provisioned", extra={"subject": name, "call": call.split(".")[1].lower()})

@@ -11,7 +11,8 @@ from broker.acts import Act, Perform, Put, Wait
 from broker.connect import Broker
 from broker.delivery import Delivery
 from broker.folded import Folded, holding
-from broker.hold import Hold, settle, work_while
+from broker.hold import Hold
+from broker.settle import settle, work_while
 from contracts import events
 from contracts.config import Config
 from contracts.errors import Code

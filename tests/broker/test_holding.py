@@ -7,7 +7,8 @@ import pytest
 from broker import hold as holding_module
 from broker.connect import Broker
 from broker.folded import Folded, holding
-from broker.hold import Hold, work_while
+from broker.hold import Hold
+from broker.settle import work_while
 from contracts import events
 from tests.broker.holders import TOPIC, Seen, cancel, delivery, say, status
 from tests.harness.nats_server import NatsServer

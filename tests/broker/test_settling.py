@@ -9,7 +9,8 @@ from broker.client import header
 from broker.connect import Broker
 from broker.delivery import Delivery
 from broker.folded import Folded, holding
-from broker.hold import Hold, Role, settle
+from broker.hold import Hold
+from broker.settle import Role, settle
 from contracts.events import AnyEvent
 from tests.broker.holders import TOPIC, Seen, consuming, is_settled, say, status, words
 from tests.harness.nats_server import NatsServer

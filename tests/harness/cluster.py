@@ -11,11 +11,10 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from broker.connect import Unavailable
 from broker.credentials import Credentials
 from broker.embedded import Server, ServerFailed, executable
 from broker.ports import free_port
-from broker.provision import ProvisionFailed, Topology, provision
+from broker.provision import Topology, provision
 from contracts import streams
 from tests.harness.nats_server import LOG_BYTES, TENANTS, NatsServer
 from tests.harness.wait import until
@@ -82,15 +81,7 @@ class Cluster(NatsServer):
         topology = Topology(
             tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, replicas=SERVERS, **more
         )
-
-        async def done() -> bool:
-            try:
-                await provision(self.url, self.seed(streams.PROVISIONER), topology)
-            except (ProvisionFailed, Unavailable):
-                return False
-            return True
-
-        await until(done, within=HEALTHY_WITHIN)
+        await provision(self.url, self.seed(streams.PROVISIONER), topology, within=HEALTHY_WITHIN)
 
     async def log_info(self, client: Client) -> dict[str, Any]:
         """What the leader of the log says of it; empty while there is none."""
