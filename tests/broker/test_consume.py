@@ -133,6 +133,10 @@ async def test_what_is_on_its_way_at_a_stop_is_handed_over(
     assert sorted(others.seqs) == list(range(1, 21))
 
 
+async def _asks_no_more(broker: Broker) -> bool:
+    return not await _is_asking(broker)
+
+
 async def _is_asking(broker: Broker) -> bool:
     return bool((await state(broker))["num_waiting"])
 
@@ -211,11 +215,12 @@ async def test_who_only_waits_is_not_counted(agent: Broker, edge: Broker, other:
 
 
 async def test_there_is_room_when_one_rests(agent: Broker, edge: Broker) -> None:
-    async def rest(delivery: Delivery) -> None:
+    async def rest_when_nothing_is_asked_for(delivery: Delivery) -> None:
+        await until(lambda: _asks_no_more(agent))
         delivery.rest(True)
         await wait(delivery)
 
-    async with consuming(agent, rest, most=1) as holders:
+    async with consuming(agent, rest_when_nothing_is_asked_for, most=1) as holders:
         await store_messages(edge, 5)
         await until(lambda: holders.most_at_once == 5)
 

@@ -136,18 +136,21 @@ ack_wait = 60
     async with system(tmp_path, services=("edge",), config=computing) as running:
         token = running.token()
         for _ in range(2):
-            await running.add("agent_runner", MILLRACE_GROUPS="cpu")
+            await (await running.add("agent_runner", MILLRACE_GROUPS="cpu")).ready()
         async with AsyncExitStack() as stack:
             clients = []
             for _ in range(3):
                 session_id = await new_session(running.edge, token, agent="computing")
                 clients.append(await stack.enter_async_context(joined(running.edge, session_id, token)))
                 await clients[-1].say(str(folder))
+                await clients[-1].until("message_accepted")
             await until(lambda: len(list(folder.iterdir())) == 2)
-            await asyncio.sleep(2 * streams.ACK_WAIT)  # nothing is to happen meanwhile
-            assert len(list(folder.iterdir())) == 2
+            await running.add("agent_runner", MILLRACE_GROUPS="cpu")
+            await until(lambda: len(list(folder.iterdir())) == 3, within=WITHIN)
+            await (await running.add("agent_runner", MILLRACE_GROUPS="cpu")).ready()
+            await asyncio.sleep(2 * streams.ACK_WAIT)  # nothing is to happen, though there is one that could take over
             (folder / "done").touch()
-            assert len({await answer(client) for client in clients}) == 2
+            assert len({await answer(client) for client in clients}) == 3
         assert len([record for record in await running.log() if record.type == "turn_start"]) == 3
 
 
