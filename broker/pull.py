@@ -14,7 +14,9 @@ from broker.connect import Broker, Unavailable
 from broker.delivery import NANOSECONDS, Delivery
 
 EXPIRES = 30.0
-HEARTBEAT = 5.0
+HEARTBEAT = 1.0
+"""Seconds. A consumer whose leader has died is asked again after two: its new leader knows nothing of the request."""
+
 BACKOFF = 0.25
 BARRIER = 1.0
 IDLE_HEARTBEAT = 100
