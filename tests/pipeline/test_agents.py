@@ -58,6 +58,7 @@ run = "examples.research:research"
 tools = ["demo.note"]
 """
 SERVICES = ("edge", "agent_runner", "tool_runner")
+SKEW = Path(__file__).parents[1] / "harness" / "skew"
 
 
 def effects(running: System) -> list[str]:
@@ -218,6 +219,28 @@ async def test_the_time_of_a_turn_goes_on_while_nobody_runs_it(running: System) 
         end = await client.until("turn_end")
         assert (end["status"], end["error"]["code"]) == ("failed", "turn_timeout")
         assert len(client.of("turn_start")) == 1
+
+
+@pytest.mark.parametrize("skew", [3600, -3600])
+async def test_a_runner_whose_clock_is_wrong_changes_no_deadline(running: System, skew: int) -> None:
+    """Issue: deadlines are in the broker's time, whoever begins the turn and whoever ends it."""
+    right = running["agent_runner"]
+    await right.kill()
+    wrong = await running.add("agent_runner", PYTHONPATH=str(SKEW), CLOCK_SKEW=str(skew))
+    session_id, token = await talk(running, "late")
+    async with joined(running.edge, session_id, token) as client:
+        await client.say("wait")
+        await client.until("stream_end")  # so it was not overdue from the beginning
+        said = datetime.fromisoformat(client.of("stream_end")[-1]["timestamp"])
+        assert abs((said - datetime.now(UTC)).total_seconds()) > 3000, "its clock is right"
+        end = await client.until("turn_end")
+        assert (end["status"], end["error"]["code"]) == ("failed", "turn_timeout")
+        await client.say("wait")
+        await client.until("stream_end")
+        await wrong.kill()
+        await right.start()
+        end = await client.until("turn_end")
+        assert (end["status"], end["error"]["code"]) == ("failed", "turn_timeout")
 
 
 async def test_an_agent_is_cancelled_where_it_waits(agents: System) -> None:
