@@ -117,11 +117,13 @@ class ClusterDirected(OnCluster, Directed):
 
     async def work(self) -> list[str]:
         """Run every scenario beside it."""
-        faults = asyncio.create_task(self.chaos.act([self.fault]))
-        try:
-            return await super().work()
-        finally:
-            await faults
+        self._breaking = asyncio.create_task(self.chaos.act([self.fault]))
+        return await super().work()
+
+    async def quiet(self) -> list[str]:
+        """When the fault is over: until then, nobody may be there to read the log from."""
+        await self._breaking
+        return await super().quiet()
 
 
 async def differences(cluster: Cluster) -> list[str]:
