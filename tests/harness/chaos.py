@@ -21,7 +21,7 @@ PAUSES = (2.0, 3.5)
 """Seconds: longer than `ack_wait`, so that somebody else takes over."""
 
 SETTLED_WITHIN = 30.0
-WATCH_EVERY = 0.02
+WATCH_EVERY = 0.05
 GONE = ("", "Z", "T")
 """States of a process that somebody must start or resume."""
 
