@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What the broker runs in, and how long the crash tests of tests/pipeline go on."""
     parser.addoption("--broker", choices=("process", "container"), default="process", help="what the broker runs in")
     parser.addoption("--crash-rounds", type=int, default=80, help="how many rounds")
-    parser.addoption("--crash-points", default="once", help="how many directed rounds, `once`, `all`, or a pattern")
+    parser.addoption("--crash-points", default="all", help="how many directed rounds, `all`, or a pattern")
     parser.addoption("--cluster-rounds", type=int, default=4, help="how many rounds on three brokers")
     parser.addoption("--cluster-points", default="4", help="as --crash-points, on three brokers")
     parser.addoption("--crash-seed", type=int, default=1, help="the first round's seed")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import time
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,7 +13,7 @@ from tests.harness.client import new_session
 from tests.harness.history import Fault, Record
 from tests.harness.points import SCENARIOS, Combination
 from tests.harness.rounds import QUIET_WITHIN, TENANTS, Round
-from tests.harness.system import System
+from tests.harness.system import ServiceProcess, System
 from tests.harness.takeovers import said, takeovers
 from tests.harness.wait import until
 from tests.harness.workload import approve
@@ -123,7 +122,7 @@ class Trial:
         self._slot = round_.chance.choice(self._slots)
         nth = round_.chance.randrange(1, 5) if "delta" in card.point else 1
         self._fault = f"{card.point}:{nth}:{card.act}"
-        self._process: Process | None = None
+        self._process: ServiceProcess | None = None
 
     @property
     def reached(self) -> bool:

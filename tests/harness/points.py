@@ -127,18 +127,15 @@ def deck(service: str, chance: random.Random) -> list[Combination]:
 def hands(chance: random.Random, wanted: str, offset: float) -> list[tuple[Combination, ...]]:
     """What is done in each round: a combination of several services at once, as far as there are any.
 
-    `wanted`: how many rounds, `all`, `once` or a pattern of names. `offset`: where in the order to begin, from 0 to 1.
-    `once` takes half of the order: each point comes once, by one of the acts; who begins half further on has the other.
+    `wanted`: how many rounds, `all` or a pattern of names. `offset`: where in the order to begin, from 0 to 1.
     """
     decks = []
     for service in ("agent_runner", "tool_runner", "edge"):
         cards = deck(service, chance)
         first = int(len(cards) * offset)
         cards = cards[first:] + cards[:first]
-        if wanted == "once":
-            decks.append(cards[: len(cards) // 2])
-        else:
-            decks.append(cards if wanted == "all" or wanted.isdigit() else _named(cards, wanted))
+        decks.append(cards if wanted == "all" or wanted.isdigit() else _named(cards, wanted))
+    assert any(decks), f"no point is named {wanted}"
     rounds = max(map(len, decks)) if not wanted.isdigit() else int(wanted)
     # the shorter decks last for part of the rounds, as in all of them together
     longest = max(map(len, decks))

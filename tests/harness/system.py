@@ -18,14 +18,16 @@ import jwt
 
 from broker.ports import free_port
 from contracts.config import load
-from contracts.streams import GROUPS
+from contracts.streams import GROUPS, SERVICES
+from tests.harness.forked import Forked
 from tests.harness.history import Record, read_log
 from tests.harness.nats_server import LOG_BYTES, NatsServer, nats_server
 from tests.harness.wait import until
 
-SERVICES = ("edge", "agent_runner", "tool_runner", "event_ingest")
 PATIENCE = 5.0
 """Seconds that a service has to stop before it is killed."""
+
+ServiceProcess = Process | Forked
 
 TENANTS = "[tenants.acme]\n[tenants.globex]\n"
 """What the configuration of every system begins with."""
@@ -36,15 +38,16 @@ SECRET = b"a secret of the tests, 32 bytes!"
 class Service:
     """One process of one service."""
 
-    def __init__(self, name: str, env: dict[str, str], log: Path, port: int) -> None:
+    def __init__(self, name: str, env: dict[str, str], log: Path, port: int, *, measured: bool) -> None:
         self.name = name
         self.port = port
         self.log = log
         self._env = env
-        self._process: Process | None = None
+        self._measured = measured
+        self._process: ServiceProcess | None = None
 
     @property
-    def process(self) -> Process:
+    def process(self) -> ServiceProcess:
         """The running process."""
         assert self._process, f"{self.name} is not running"
         return self._process
@@ -61,6 +64,9 @@ class Service:
 
     async def start(self) -> None:
         """Start it."""
+        if not self._measured:
+            self._process = Forked(self.name, self._env, self.log)
+            return
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self.name, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
@@ -116,12 +122,15 @@ class Service:
 class System:
     """A broker and services. More processes of a service may be added."""
 
-    def __init__(self, nats: NatsServer, directory: Path, config: Path, more: dict[str, str]) -> None:
+    def __init__(
+        self, nats: NatsServer, directory: Path, config: Path, more: dict[str, str], *, measured: bool
+    ) -> None:
         self.nats = nats
         self.directory = directory
         self.services: list[Service] = []
         self.config = config
         self._more = more
+        self._measured = measured
         self._secret = directory / "jwt.secret"
         self._secret.write_text(base64.b64encode(SECRET).decode())
 
@@ -155,7 +164,7 @@ class System:
             **more,
         }
         log = self.directory / f"{name}-{port}.log"
-        service = Service(name, env, log, port)
+        service = Service(name, env, log, port, measured=self._measured)
         self.services.append(service)
         await service.start()
         return service
@@ -204,17 +213,15 @@ async def system(
 ) -> AsyncIterator[System]:
     """The system, ready, until the block ends; then everything is killed. `broker`: one server, or a cluster.
 
-    `measured`: note which code the services run. Those that are killed cannot tell, and begin sooner without.
+    `measured`: note which code the services run. Those that are killed cannot tell, and begin sooner as forks.
     """
-    if not measured:
-        more["COVERAGE_PROCESS_CONFIG"] = ""
     file = directory / "millrace.toml"
     file.write_text(TENANTS + config)
     loaded = load(file)
     groups = tuple(loaded.groups)
     more_groups: dict[str, Any] = {"groups": groups} if groups != GROUPS else {}
     async with broker(directory / "nats", log_bytes=log_bytes, **more_groups) as nats:
-        running = System(nats, directory, file, more)
+        running = System(nats, directory, file, more, measured=measured)
         try:
             if loaded.ack_waits:
                 await nats.provision(ack_waits=loaded.ack_waits)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from contracts.streams import SERVICES
 from tests.harness import directed
 from tests.harness.cluster import Cluster, cluster
 from tests.harness.cluster_rounds import ClusterDirected, ClusterRound, differences
 from tests.harness.directed import Hand, run_hands
 from tests.harness.history import Record
 from tests.harness.points import hands
-from tests.harness.system import SERVICES, system
+from tests.harness.system import system
 from tests.harness.takeovers import said, takeovers
 
 pytestmark = pytest.mark.anyio

@@ -1,8 +1,8 @@
 """P1 to P7 at every single point of a turn: a process dies or hangs exactly there, and the checker judges what is left.
 
-By default every point comes twice: killed with one process of each service and paused with three, or the other way
-round. `--crash-points all` has every combination on both, N so many rounds, and a pattern only those of that name, as
-`agent_runner:append:turn_end:*:kill`. `--crash-seed S` deals them in another order.
+Every point, by kill and by pause, with one process of each service and with three. `--crash-points N` has so many
+rounds of each kind, and a pattern only those of that name, as `agent_runner:append:turn_end:*:kill`. `--crash-seed S`
+deals them in another order.
 """
 
 import asyncio
