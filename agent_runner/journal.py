@@ -8,8 +8,8 @@ each time, fails with a sentence that names the place.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -141,15 +141,16 @@ class Journal:
         """What every event of the turn has."""
         return decide.reply(self.holding)
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
         """The agent does something itself."""
         self._works += 1
-        self._rest()
         try:
+            await self.go_on()
             yield
         finally:
             self._works -= 1
+            self._rest()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -160,10 +161,15 @@ class Journal:
             yield
         finally:
             self._waits -= 1
-            self._rest()
 
     def _rest(self) -> None:
-        self.hold.delivery.rest(self._waits > 0 and not self._works)
+        if self._waits and not self._works:
+            self.hold.delivery.rest(True)
+
+    async def go_on(self) -> None:
+        """Go on after waiting. Raises Interrupted where the turn is to go on elsewhere."""
+        await self.hold.delivery.go_on()
+        self.check()
 
     async def put(
         self, event: events.AnyEvent, context: dict[str, str] | None = None, *, lane: Lane | None = None

@@ -68,7 +68,7 @@ class Turn:
             self._journal.used(recorded.usage)
             return recorded.content
         async with self._answering:
-            with self._journal.working():
+            async with self._journal.working():
                 said = await answer.stream(_pieces(text, Said("tool_call" if closes else "stop")))
             if not answer.is_open:
                 return ""
@@ -91,13 +91,8 @@ class Turn:
         if recorded := self._journal.turn.steps.get(place):
             self._journal.seen += 1
             return recorded.result
-        with self._journal.working(), telemetry.tracer.start_as_current_span("step", attributes={"agent.step": name}):
-            if inspect.iscoroutinefunction(work):
-                result = await work()
-            else:
-                result = await asyncio.to_thread(work)
-                if inspect.isawaitable(result):
-                    result = await result
+        async with self._journal.working():
+            result = await _done(name, work)
         return await self._record(name, place, result)
 
     async def _record(self, name: str, place: int, result: Any) -> Any:
@@ -172,6 +167,7 @@ class Turn:
             with journal.waiting():
                 await journal.hold.folded()
             journal.check()
+        await journal.go_on()
         return result
 
     def may_call(self, tool: str) -> bool:
@@ -244,3 +240,9 @@ async def _pieces(text: Text, said: Said) -> AsyncGenerator[Piece | Said]:
     finally:
         if close := getattr(text, "aclose", None):
             await close()
+
+
+async def _done(name: str, work: Callable[[], Any]) -> Any:
+    with telemetry.tracer.start_as_current_span("step", attributes={"agent.step": name}):
+        result = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(work)
+        return await result if inspect.isawaitable(result) else result

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import msgspec
 
 from broker.connect import Broker, Unavailable
-from broker.delivery import NANOSECONDS, Delivery, Held, Holder
+from broker.delivery import NANOSECONDS, Delivery, Holder
+from broker.held import Held
 from broker.pull import BACKOFF, Pull
 from contracts import streams
 
@@ -33,23 +34,16 @@ class _Pulse:
     To hold such a delivery would take a turn away from a holder who is at it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, woke: Callable[[], None]) -> None:
         self.ack_wait = float("inf")
+        self._woke = woke
         self._beat = time.monotonic()
-        self._drowsy_until = 0.0
 
     def beat(self) -> None:
         """This process runs."""
-        now = time.monotonic()
-        if now - self._beat > self.ack_wait:
-            self._drowsy_until = now + self.ack_wait / 3
-        self._beat = now
-
-    @property
-    def is_drowsy(self) -> bool:
-        """Whether what comes now may have come while it slept."""
-        self.beat()
-        return self._beat < self._drowsy_until
+        last, self._beat = self._beat, time.monotonic()
+        if self._beat - last > self.ack_wait:
+            self._woke()
 
 
 class _ConsumerInfo(msgspec.Struct):
@@ -76,14 +70,14 @@ async def consume(
     """Hand each delivery to `hold` until `stop` is set, then wait for the holders to let go.
 
     At most `most` are held at once beside those that rest (no limit by default: who waits costs next to nothing).
-    What comes beyond, when one that rested goes on, is handed to somebody else. A holder that raises drops its
-    delivery.
+    One that rested and finds no room when it is to go on is stopped, and so handed to somebody else. A holder that
+    raises drops its delivery.
     """
-    held, pulse = Held(most), _Pulse()
+    held = Held(most)
 
     async def run(delivery: Delivery) -> None:
         try:
-            if held.room < 0:
+            if held.room is not None and held.room < 0:
                 await delivery.nak()
             else:
                 await hold(delivery)
@@ -95,14 +89,17 @@ async def consume(
     async with asyncio.TaskGroup() as tasks:
 
         def take(delivery: Delivery) -> None:
-            if pulse.is_drowsy or not held.add(delivery):
+            pulse.beat()
+            if not pull.trusted or not held.add(delivery):
                 return
             if stop.is_set():
                 delivery.stop()
             tasks.create_task(run(delivery), name=f"hold-{delivery.seq}")
 
-        alive = tasks.create_task(_keep_alive(broker, consumer, held, pulse), name="keep-alive")
         pull = Pull(broker, consumer.stream, consumer.durable, take)
+        pulse = _Pulse(pull.distrust)
+        held.recall = pull.recall
+        alive = tasks.create_task(_keep_alive(broker, consumer, held, pulse), name="keep-alive")
         broker.reconnected.append(held.look_again)
         stopped = tasks.create_task(stop.wait(), name="stop")
         try:
@@ -117,13 +114,15 @@ async def consume(
 
 
 async def _next(pull: Pull, held: Held) -> None:
-    """Wait for the standing request to end; make one; or wait until there is room for one."""
+    """Wait for the standing request to end; or let who rested go on, and make one if there is still room for it."""
     if not pull.over.is_set():
-        await pull.ended()
-    elif held.room > 0:
-        await pull.ask(held.room)
+        return await pull.ended()
+    await pull.clear()
+    held.admit()
+    if held.room is None or held.room > 0:
+        pull.ask(held.room)
     else:
-        await held.wait_for_room()
+        await held.wait_for_change()
 
 
 async def _first(stopped: asyncio.Task[bool], work: Coroutine[None, None, None]) -> None:

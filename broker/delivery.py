@@ -1,6 +1,5 @@
-"""Deliveries: a message that was handed to this process, and all of them that it holds."""
+"""Delivery: a message that was handed to this process."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -10,9 +9,6 @@ from broker.connect import Broker, Unavailable
 from contracts.subjects import parse
 
 logger = logging.getLogger(__name__)
-
-BATCH = 256
-"""How many are asked for at a time."""
 
 NANOSECONDS = 1_000_000_000
 
@@ -31,8 +27,10 @@ class Delivery:
         self.stopping = False
         self.wake: Callable[[], None] | None = None
         """Tells the holder to look: the process is to stop, or the broker was away."""
-        self.rested: Callable[[], None] | None = None
-        """Tells whoever counts that the holder only waits now."""
+        self.rested: Callable[[bool], None] | None = None
+        """Tells whoever counts whether the holder only waits now."""
+        self.admitted: Callable[[Delivery], Awaitable[None]] | None = None
+        """Waits for room to go on, where there is a limit."""
         self.held = True
         self.kept_until = 0.0
         self._resting = False
@@ -70,12 +68,21 @@ class Delivery:
 
     def rest(self, resting: bool) -> None:
         """Say whether the holder only waits. Who goes on is taken over as fast as anybody again, should it die."""
-        if self._resting and not resting and self.kept_until:
+        if resting == self._resting:
+            return
+        self._resting = resting
+        if not resting and self.kept_until:
             self.kept_until = 0.0
             self.keep()
-        self._resting = resting
-        if resting and self.rested:
-            self.rested()
+        if self.rested:
+            self.rested(resting)
+
+    async def go_on(self) -> None:
+        """Work again after resting. Where others have the room by now, the holder is told to stop instead."""
+        if self._resting and self.admitted and not self.stopping:
+            await self.admitted(self)
+        else:
+            self.rest(False)
 
     def renew(self, again: "Delivery") -> None:
         """It came again while its holder has it still: the broker was away, or had not heard from the holder."""
@@ -106,59 +113,3 @@ class Delivery:
 
 
 Holder = Callable[[Delivery], Awaitable[None]]
-
-
-class Held:
-    """What this process holds, of one consumer. At most `most` beside those that rest, if there is a limit."""
-
-    def __init__(self, most: int | None = None) -> None:
-        self.deliveries: set[Delivery] = set()
-        self.freed = asyncio.Event()
-        """Somebody let go, or rests."""
-        self._most = most
-        self._latest: dict[int, Delivery] = {}
-
-    def add(self, delivery: Delivery) -> bool:
-        """Whether it needs a holder; not where one has the same message still, who would only be overtaken."""
-        latest = self._latest.get(delivery.seq)
-        if latest and latest.held:
-            latest.renew(delivery)
-            return False
-        if self._most is not None:
-            delivery.rested = self.freed.set
-        self.deliveries.add(delivery)
-        self._latest[delivery.seq] = delivery
-        return True
-
-    @property
-    def room(self) -> int:
-        """How many more may come; negative where one that rested has gone on and another came meanwhile."""
-        if self._most is None:
-            return BATCH
-        return min(BATCH, self._most - sum(not delivery.resting for delivery in self.deliveries))
-
-    def look_again(self) -> None:
-        """The broker was away: every holder may have missed something."""
-        for delivery in self.deliveries:
-            if delivery.wake:
-                delivery.wake()
-
-    def remove(self, delivery: Delivery) -> None:
-        """Its holder has let go."""
-        delivery.drop()
-        self.deliveries.discard(delivery)
-        if self._latest.get(delivery.seq) is delivery:
-            del self._latest[delivery.seq]
-        self.freed.set()
-
-    async def wait_for_room(self) -> None:
-        """Until somebody lets go, or rests."""
-        self.freed.clear()
-        await self.freed.wait()
-
-    async def stop(self) -> None:
-        """Tell every holder to let go, and wait until they have."""
-        for delivery in tuple(self.deliveries):
-            delivery.stop()
-        while self.deliveries:
-            await self.wait_for_room()

@@ -225,7 +225,6 @@ class Hold(Generic[F]):
             self.news.set()
         self.delivery.rest(True)
         await self.news_folded(seconds)
-        self.delivery.rest(False)
 
     async def news_folded(self, seconds: float = inf) -> None:
         """Wait for something new, at most `seconds` or a few; then fold what is new."""

@@ -13,9 +13,12 @@ from broker.client import status
 from broker.connect import Broker, Unavailable
 from broker.delivery import NANOSECONDS, Delivery
 
+BATCH = 256
+"""The most that are asked for at a time."""
+
 EXPIRES = 30.0
 HEARTBEAT = 1.0
-"""Seconds. A consumer whose leader has died is asked again after two: its new leader knows nothing of the request."""
+"""Seconds. A consumer whose leader has died is asked again after two or three: its new one knows of no request."""
 
 BACKOFF = 0.25
 BARRIER = 1.0
@@ -25,8 +28,8 @@ IDLE_HEARTBEAT = 100
 class Pull:
     """The standing pull request: deliveries in, and when to ask again.
 
-    A request that may still stand in the broker when another is made, after a reconnect or a missing heartbeat, is
-    ended by giving up the subject that it delivers to.
+    A request that may still stand in the broker when it is not wanted any more, after a reconnect or a missing
+    heartbeat, is ended by giving up the subject that it delivers to.
     """
 
     def __init__(self, broker: Broker, stream: str, durable: str, take: Callable[[Delivery], None]) -> None:
@@ -39,6 +42,9 @@ class Pull:
         self._heard = 0.0
         self._failed = False
         self._may_stand = False
+        self._leaving: asyncio.Task[None] | None = None
+        self.trusted = True
+        """Whether what comes over the request that stands is still this process's."""
         self.over = asyncio.Event()
         self.over.set()
         broker.reconnected.append(self._broken)
@@ -46,6 +52,16 @@ class Pull:
     def _broken(self) -> None:
         self._may_stand = True
         self.over.set()
+
+    def recall(self) -> None:
+        """Let nothing more come over the request, if one stands."""
+        if not self.over.is_set():
+            self._broken()
+
+    def distrust(self) -> None:
+        """What comes before the next request was delivered long ago, and may be somebody else's by now."""
+        self.trusted = False
+        self._broken()
 
     def _arrived(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         self._heard = time.monotonic()
@@ -61,17 +77,21 @@ class Pull:
 
     async def open(self) -> None:
         """Listen. Deliveries keep their own subject, so they need a subscription of their own."""
-        self._may_stand = False
+        self._may_stand, self.trusted = False, True
         self._reply = self._broker.inbox(f"pull.{os.urandom(8).hex()}")
         self._subscription = await self._broker.subscribe(self._reply, self._arrived)
 
-    async def ask(self, messages: int) -> None:
-        """Ask for that many messages; after a failure, not at once."""
+    async def clear(self) -> None:
+        """Let no request stand, and take what is on its way; after a failure, not at once."""
         if self._failed:
             await asyncio.sleep(BACKOFF)
-        if self._may_stand:
+        while self._may_stand:
             await self._leave()
             await self.open()
+
+    def ask(self, room: int | None) -> None:
+        """Ask for as many messages as there is room for. `clear` comes first."""
+        messages = BATCH if room is None else min(BATCH, room)
         self._failed, self._left, self._heard = False, messages, time.monotonic()
         self.over.clear()
         request = {
@@ -101,9 +121,14 @@ class Pull:
         await self._leave()
 
     async def _leave(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is None:
-            return
+        """Stop listening. What is on its way is taken also where whoever waits for that is cancelled."""
+        if self._subscription:
+            self._leaving = asyncio.create_task(self._end(self._subscription), name="leave")
+            self._subscription = None
+        if self._leaving:
+            await asyncio.shield(self._leaving)
+
+    async def _end(self, subscription: Subscription) -> None:
         try:
             await self._broker.end(subscription)
             with contextlib.suppress(Unavailable, TimeoutError):  # the answer comes behind what is on its way

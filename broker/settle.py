@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, Protocol, TypeVar
 
 from broker.acts import Act, Drop, Put, Settle, Wait
+from broker.delivery import Delivery
 from broker.hold import F, Hold
 from broker.telemetry import tracer
 from contracts.events import AnyEvent
@@ -77,6 +78,16 @@ async def _cancel(task: asyncio.Task[T]) -> None:
         task.add_done_callback(_abandoned.discard)
 
 
+async def _takes_room(delivery: Delivery, act: Act) -> bool:
+    """Whether the act begins work, for which there had to be room: then it must be decided again."""
+    if isinstance(act, Put) and act.claim:
+        await delivery.go_on()
+        return True
+    if not isinstance(act, Wait):
+        delivery.rest(False)
+    return False
+
+
 async def settle(hold: Hold[F], role: Role) -> None:
     """Decide and act until the trigger is settled, dropped or, when told to stop, handed over."""
     while True:
@@ -84,7 +95,10 @@ async def settle(hold: Hold[F], role: Role) -> None:
             if await role.release():
                 await hold.delivery.nak()
             return hold.delivery.drop()
-        match role.decide():
+        act = role.decide()
+        if hold.delivery.resting and await _takes_room(hold.delivery, act):
+            continue
+        match act:
             case Settle():
                 return await hold.delivery.ack()
             case Drop():

@@ -95,6 +95,16 @@ async def is_settled(broker: Broker) -> bool:
     return not (found["num_pending"] or found["num_ack_pending"])
 
 
+async def is_asking(broker: Broker) -> bool:
+    """Whether a request for more stands."""
+    return bool((await state(broker))["num_waiting"])
+
+
+async def is_delivered(broker: Broker) -> bool:
+    """Whether somebody has everything, or it is on its way."""
+    return not (await state(broker))["num_pending"]
+
+
 async def delete_consumer(nats: NatsServer) -> None:
     """As an operator may do by mistake."""
     client = await nats.client("provisioner")

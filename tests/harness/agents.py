@@ -55,6 +55,20 @@ async def computing(turn: Turn) -> None:
     await turn.say(str(os.getpid()))
 
 
+async def noting(turn: Turn) -> None:
+    """Notes something, which somebody may have to allow, and then works in a thread until a file is there."""
+    folder = Path(turn.message.content)
+
+    def work() -> None:
+        (folder / turn.message.message_id).touch()
+        while not (folder / "done").exists():
+            time.sleep(0.01)
+
+    await turn.call("demo.note", {"text": str(folder)})
+    await turn.step("work", work)
+    await turn.say("done")
+
+
 async def parallel(turn: Turn) -> None:
     """Two calls side by side."""
     results = await turn.call_all([("demo.add", {"a": 1, "b": 2}), ("demo.fail", {"text": "no"})])

@@ -154,6 +154,41 @@ ack_wait = 60
         assert len([record for record in await running.log() if record.type == "turn_start"]) == 3
 
 
+async def test_no_more_work_at_once_than_may_also_where_all_were_waiting(tmp_path: Path) -> None:
+    """Our choice: a turn that is to go on in a process without room is handed over, and waits for one that has it."""
+    config = """
+[agents.noting]
+run = "tests.harness.agents:noting"
+tools = ["demo.*"]
+group = "cpu"
+
+[groups.cpu]
+turns = 1
+"""
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    async with system(tmp_path, services=("edge", "agent_runner", "tool_runner"), config=config) as running:
+        token = running.token()
+
+        async def handed_over() -> bool:
+            return sum(record.type == "turn_release" for record in await running.log()) == 2
+
+        async with AsyncExitStack() as stack:
+            clients: dict[Client, str] = {}
+            for _ in range(3):
+                session_id = await new_session(running.edge, token, agent="noting")
+                client = await stack.enter_async_context(joined(running.edge, session_id, token))
+                await client.say(str(folder))
+                clients[client] = (await client.until("tool_approval_request"))["tool_call_id"]
+                await client.until("agent_status", lambda frame: frame["status"] == "waiting_approval")
+            for client, call_id in clients.items():
+                await client.send("tool_approval", tool_call_id=call_id, approved=True)
+            await until(handed_over, within=WITHIN)
+            assert len(list(folder.iterdir())) == 1
+            (folder / "done").touch()
+            assert [await answer(client) for client in clients] == ["done"] * 3
+
+
 async def test_a_group_that_no_agent_is_in_is_one_line_and_exit_code_2(running: System) -> None:
     """Our choice: a process that could never do anything does not start."""
     service = await running.add("agent_runner", MILLRACE_GROUPS="default,gpu")
