@@ -116,8 +116,9 @@ class Calls:
         stopped = self.over.get(call.call["reply_to"])
         if stopped and start <= stored(stopped) <= end:
             return True
+        made = unix(call.started[0].event["timestamp"])  # what a sleeper had sent is stored when it wakes
         return any(
-            fault.service in DEADLY and fault.since <= end and (fault.until is None or fault.until >= start)
+            fault.service in DEADLY and fault.since <= end and (fault.until is None or fault.until >= made)
             for fault in self._faults
         )
 

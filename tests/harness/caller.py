@@ -35,6 +35,7 @@ class Caller:
         transports: Sequence[str] = (Socket.kind, Many.kind, Stream.kind),
     ) -> None:
         self.tenant, self.session_id, self.token = who
+        self.agent = ""
         self.approve: Approve | None = None
         self.ended: set[str] = set()
         self.events: list[Frame] = []

@@ -10,6 +10,7 @@ from tests.harness.history import Fault, read_log
 from tests.harness.nats_server import NatsServer
 from tests.harness.points import POINTS
 from tests.harness.rounds import Round
+from tests.harness.system import System
 
 FAULTS = ("leader killed", "follower killed", "leader paused", "two killed")
 """What happens to the servers of the cluster, as seen from the log's leader; of two, nobody is left to agree with."""
@@ -78,7 +79,6 @@ class OnCluster(Round):
         super().__init__(*args)
         self.history.replicas = SERVERS
 
-    @property
     def fault(self) -> Step:
         """What happens to the brokers, and when."""
         return Step("broker", point=FAULTS[self.seed % len(FAULTS)], at=self.chance.random())
@@ -102,7 +102,7 @@ class ClusterRound(OnCluster):
     def plan(self) -> list[Step]:
         """A fault of the cluster, a runner's death, and perhaps one of another service at a point."""
         steps = [
-            self.fault,
+            self.fault(),
             Step(self.chance.choice(("kill", "kill", "pause")), "agent_runner", at=self.chance.random() * 3),
         ]
         if self.chance.random() < 0.7:
@@ -117,13 +117,22 @@ class ClusterDirected(OnCluster, Directed):
 
     async def work(self) -> list[str]:
         """Run every scenario beside it."""
-        self._breaking = asyncio.create_task(self.chaos.act([self.fault]))
-        return await super().work()
+        self._breaking = asyncio.create_task(self.chaos.act([self.fault()]))
+        try:
+            return await super().work()
+        finally:
+            await self._breaking
 
     async def quiet(self) -> list[str]:
         """When the fault is over: until then, nobody may be there to read the log from."""
         await self._breaking
         return await super().quiet()
+
+    @staticmethod
+    async def after_all(running: System) -> None:
+        """Every server holds the same log."""
+        assert isinstance(running.nats, Cluster)
+        assert await differences(running.nats) == []
 
 
 async def differences(cluster: Cluster) -> list[str]:

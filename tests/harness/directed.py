@@ -5,15 +5,18 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 from tests.harness.caller import Caller
 from tests.harness.chaos import GONE, SETTLED_WITHIN, Slot
 from tests.harness.client import new_session
 from tests.harness.history import Fault, Record
+from tests.harness.http_demo import http_demo
 from tests.harness.points import SCENARIOS, Combination
 from tests.harness.rounds import QUIET_WITHIN, TENANTS, Round
-from tests.harness.system import ServiceProcess, System
+from tests.harness.system import ServiceProcess, System, system
 from tests.harness.takeovers import said, takeovers
 from tests.harness.wait import until
 from tests.harness.workload import approve
@@ -28,7 +31,17 @@ expires = 30
 [agents.stepping]
 run = "tests.harness.stepping:stepping"
 tools = ["demo.*"]
+
+[agents.pairing]
+run = "tests.harness.stepping:pairing"
+tools = ["demo.*"]
+
+[agents.overdue]
+model = "script"
+turn_seconds = 1
 """
+
+ROUNDS_OF_A_SYSTEM = 20
 
 TRIES = 6
 """How often a scenario is repeated where another process than the armed one got its work."""
@@ -70,6 +83,10 @@ class Directed(Round):
             return ["not quiet: something accepted has no end, or was not delivered"]
         return await super().quiet()
 
+    @staticmethod
+    async def after_all(running: System) -> None:
+        """What must hold when all rounds of a system are over. Raises AssertionError."""
+
     async def _is_over(self) -> bool:
         slots = self.chaos.slots
         return not any(slot.busy or slot.state in GONE for slot in slots) and await self.is_quiet()
@@ -95,6 +112,25 @@ class Directed(Round):
 Hand = tuple[Combination, ...]
 
 
+async def run_points(
+    kind: type[Directed], dealt: Sequence[Hand], directory: Path, seed: int, processes: int, **options: Any
+) -> None:
+    """Every round, on fresh systems now and then: a log that grows makes each verdict slower.
+
+    With one process of each service tools are called over stdio, with several over HTTP.
+    """
+    for first in range(0, len(dealt), ROUNDS_OF_A_SYSTEM):
+        place = directory / f"{first}"
+        place.mkdir(parents=True)
+        tools = nullcontext("") if processes == 1 else http_demo(place / "notes.txt")
+        async with (
+            tools as server,
+            system(place, services=SERVICES * processes, config=CONFIG + server, measured=False, **options) as running,
+        ):
+            await run_hands(running, kind, seed * 1000 + first, dealt[first : first + ROUNDS_OF_A_SYSTEM])
+            await kind.after_all(running)
+
+
 async def run_hands(running: System, kind: type[Directed], seed: int, dealt: Sequence[Hand]) -> None:
     """These rounds, one after another, on one system; the first that breaks a promise is an AssertionError."""
     log: list[Record] = []
@@ -104,7 +140,7 @@ async def run_hands(running: System, kind: type[Directed], seed: int, dealt: Seq
         this = kind(running, seed + number, log, hand)
         violations = await this.run()
         times += takeovers(this.history.log, this.history.faults)
-        names = ", ".join(card.name for card in hand)
+        names = ", ".join(map(str, hand))
         print(f"{processes} of each: {names}: {len(this.history.faults)} faults, {len(violations)} violations")
         assert not violations, this.report(violations, running.directory)
     print(f"{processes} of each: {len(dealt)} rounds, {sum(map(len, dealt))} combinations, {said(times)}")
@@ -120,7 +156,7 @@ class Trial:
         self._scenario = SCENARIOS[card.scenario]
         self._slots = [slot for slot in round_.chaos.slots if slot.name == card.service]
         self._slot = round_.chance.choice(self._slots)
-        nth = round_.chance.randrange(1, 5) if "delta" in card.point else 1
+        nth = round_.chance.randrange(1, 5) if "delta" in card.point else card.nth
         self._fault = f"{card.point}:{nth}:{card.act}"
         self._process: ServiceProcess | None = None
 
@@ -131,6 +167,14 @@ class Trial:
             faults = self._round.history.faults
             return any(fault.service == self._card.service and fault.what == "found T" for fault in faults)
         return self._process is not None and self._process.returncode == -signal.SIGKILL
+
+    @property
+    def _is_asking(self) -> bool:
+        return self._card.scenario == "stop asking"
+
+    @property
+    def _is_over(self) -> bool:
+        return self._process is not None and self._process.returncode is not None
 
     @property
     def agent(self) -> str:
@@ -179,25 +223,31 @@ class Trial:
                 callers = [await self._round.caller(self) for _ in self._slots]
                 await asyncio.gather(*(self._say(caller) for caller in callers), self._act(callers))
             except AssertionError as failure:
-                self.problem = f"stuck: {self._card.name}: {failure}"
+                self.problem = f"stuck: {self._card}: {failure}"
                 return
             if self.reached:
                 await asyncio.gather(*(caller.say("and then?") for caller in callers))
                 return
-        self.problem = f"not reached: {self._card.name} with {self._card.scenario!r}"
+        self.problem = f"not reached: {self._card}"
 
     async def _say(self, caller: Caller) -> None:
         canary, number = self._round.history.canaries[caller.tenant], self._round.callers.index(caller)
         content = json.dumps(self._scenario.program).replace("NOTE", f"{canary} {self._round.mark}{number}")
         sent = await caller.say(content)
         assert sent.outcome == "accepted", f"refused: {sent.code}"
-        if self._scenario.act in ("cancel", "steer"):
+        act, message_id = self._scenario.act, sent.message_ids[-1]
+        if act in ("cancel", "steer", "interrupt"):
             await self._in_mid_stream(caller)
-            if self._scenario.act == "cancel":
-                await caller.cancel(sent.message_ids[-1])
+            if act == "cancel":
+                await caller.cancel(message_id)
             else:
-                await caller.say("mind this", "steer")
-        await until(lambda: self.reached or sent.message_ids[-1] in caller.ended, within=REACHED_WITHIN)
+                await caller.say("mind this", act)
+        await until(
+            lambda: self.reached or message_id in caller.ended or (self._is_asking and self._is_over),
+            within=REACHED_WITHIN,
+        )
+        if self._is_asking:
+            await caller.cancel(message_id)  # nobody decides
 
     async def _act(self, callers: list[Caller]) -> None:
         if self._scenario.act not in ("stop", "take over"):
@@ -220,4 +270,5 @@ class Trial:
             slot.busy = False
 
     async def _in_mid_stream(self, caller: Caller) -> None:
-        await until(lambda: self.reached or caller.of("stream_delta"), within=REACHED_WITHIN)
+        seen = "tool_approval_request" if self._is_asking else "stream_delta"
+        await until(lambda: self.reached or caller.of(seen), within=REACHED_WITHIN)

@@ -1,4 +1,4 @@
-"""Services that begin at once: each process is forked from one that has imported what they run."""
+"""Processes that begin at once: each is forked from one that has imported what services run."""
 
 import asyncio
 import multiprocessing
@@ -15,7 +15,7 @@ _context = multiprocessing.get_context("forkserver")
 
 
 class Forked:
-    """A service's process, to be used as one of asyncio's."""
+    """A process that runs a module, as `python -m` does; to be used as one of asyncio's."""
 
     def __init__(self, name: str, env: dict[str, str], log: Path) -> None:
         self.returncode: int | None = None
@@ -56,7 +56,7 @@ class Forked:
 
 def _have_server() -> None:
     """Start the process that all are forked from. It notes no coverage: those that are killed cannot tell any."""
-    _context.set_forkserver_preload([f"{name}.__main__" for name in SERVICES])
+    _context.set_forkserver_preload([*(f"{name}.__main__" for name in SERVICES), "tests.harness.http_demo"])
     measured = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     try:
         forkserver.ensure_running()
@@ -72,5 +72,6 @@ def _become(name: str, env: dict[str, str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    del sys.modules[f"{name}.__main__"]
+    main = f"{name}.__main__"
+    del sys.modules[main if main in sys.modules else name]  # it runs a second time
     runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -21,6 +21,19 @@ from tests.harness.system import System
 from tests.harness.wait import until
 from tests.harness.workload import Target, Words, approve, converse, publish
 
+CONFIG = """
+[[tools.rules]]
+tool = "demo.note"
+decision = "ask"
+expires = 2
+
+[agents.pairing]
+run = "tests.harness.stepping:pairing"
+tools = ["demo.*"]
+"""
+"""What the systems of random rounds are configured with."""
+
+AGENTS = ("script", "script", "pairing")
 TENANTS = ("acme", "globex")
 QUIET_WITHIN = 60.0
 
@@ -79,10 +92,11 @@ class Round:
             for number in range(self.chance.randrange(2, 5)):
                 tenant = TENANTS[number % 2]
                 token = self.system.token(tenant, f"user-{self.seed}-{number}")
-                session_id = await new_session(self.chaos.edges()[0], token)
+                agent = self.chance.choice(AGENTS)
+                session_id = await new_session(self.chaos.edges()[0], token, agent=agent)
                 for _ in range(self.chance.randrange(1, 3)):
                     caller = Caller(self.history, self.chaos.edges, (tenant, session_id, token))
-                    caller.approve = approve
+                    caller.agent, caller.approve = agent, approve
                     self.callers.append(caller)
                     running.append(asyncio.create_task(caller.run()))
             yield
@@ -100,7 +114,8 @@ class Round:
             async with asyncio.timeout(QUIET_WITHIN), asyncio.TaskGroup() as work:
                 for number, caller in enumerate(self.callers):
                     canary = self.history.canaries[caller.tenant]
-                    words = Words(random.Random(f"{self.seed} {number}"), f"{canary} {self.mark}{number}")
+                    chance, mark = random.Random(f"{self.seed} {number}"), f"{canary} {self.mark}{number}"
+                    words = Words(chance, mark, caller.agent)
                     work.create_task(converse(caller, words, self.chance.randrange(2, 4)))
                     work.create_task(self._publish(caller, words))
         except TimeoutError:

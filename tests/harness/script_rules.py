@@ -1,4 +1,4 @@
-"""What a turn of the agent `script` did is what its program says, whoever did it: nothing left out, nothing twice."""
+"""What a turn did is what its agent's program says, whoever did it: nothing left out, nothing twice, and no failure."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from tests.harness.history import Frame, Record
+from tests.harness.stepping import SAYS
 
 Program = list[Frame]
 
@@ -18,16 +19,30 @@ class Turn(Struct):
     answers: dict[str, Frame | None] = field(default_factory=dict)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     reports: list[tuple[str, str]] = field(default_factory=list)
+    call_ids: list[str] = field(default_factory=list)
     status: str = ""
+    error: str = ""
 
 
 def check_script(log: list[Record]) -> Iterator[str]:
     """Every violation in the log of one session."""
-    if any(r.type == "session_updated" and r.event.get("agent") not in (None, "script") for r in log):
-        return
+    agents = [r.event["agent"] for r in log if r.type == "session_updated" and r.event.get("agent")]
+    agent = agents[-1] if agents else "script"
+    results = {r.event["tool_call_id"]: r.event["status"] for r in log if r.type == "tool_result"}
     for message_id, turn in _turns(log).items():
-        for text in _violations(turn):
+        if agent == "overdue" and turn.status == "failed":
+            continue
+        for text in _of_python(turn, agent, results) if agent in SAYS else _violations(turn):
             yield f"not its program: {text} in {message_id}"
+
+
+def _of_python(turn: Turn, agent: str, results: dict[str, str]) -> Iterator[str]:
+    statuses = [results.get(call_id, "") for call_id in turn.call_ids]
+    answers = [told and told["content"] for told in turn.answers.values()]
+    if turn.status == "failed":
+        yield f"failed: {turn.error}"
+    if turn.status == "completed" and answers != [SAYS[agent](statuses)]:
+        yield f"said {answers} of {statuses}"
 
 
 def _turns(log: list[Record]) -> dict[str, Turn]:
@@ -42,11 +57,12 @@ def _turns(log: list[Record]) -> dict[str, Turn]:
             case "turn_start":
                 running = event["reply_to"]
             case "turn_end" if turn:
-                turn.status = event["status"]
+                turn.status, turn.error = event["status"], (event.get("error") or {}).get("error", "")
             case "stream_start" | "stream_end" if turn:
                 turn.answers[event["message_id"]] = event if record.type == "stream_end" else None
             case "tool_call" if turn:
                 turn.calls.append((event["tool"], event["arguments"]))
+                turn.call_ids.append(event["tool_call_id"])
             case "workflow_progress" if turn and record.lane == "agent":
                 turn.reports.append((event["workflow_id"], event["step"]))
     return turns
@@ -58,6 +74,9 @@ def _violations(turn: Turn) -> Iterator[str]:
     flows = [step["workflow"] for step in program if "workflow" in step]
     reports = [(flow["id"], name) for flow in flows for name in flow["steps"]]
     answers = [segment for segment in _segments(program) if any("say" in s or "stream" in s for s in segment)]
+    told = next((step["fail"] for step in program if "fail" in step), "")
+    if turn.status in ("completed", "failed") and turn.error != told:
+        yield f"failed: {turn.error!r} instead of {told!r}"
     if turn.status == "completed":
         if turn.calls != calls:
             yield f"called {turn.calls}"

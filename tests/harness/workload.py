@@ -22,9 +22,10 @@ Program = list[dict[str, Any]]
 class Words:
     """What is said in one session: every text carries the tenant's canary and the round's mark."""
 
-    def __init__(self, chance: random.Random, mark: str) -> None:
+    def __init__(self, chance: random.Random, mark: str, agent: str) -> None:
         self.chance = chance
         self.mark = mark
+        self._agent = agent
         self._number = 0
 
     def _unique(self) -> str:
@@ -48,6 +49,10 @@ class Words:
 
     def content(self) -> str | Program:
         """What a message says: a text, or a program that may fail."""
+        if self._agent == "pairing":
+            return [
+                {"text": f"{self._unique()} {self.chance.choice(ANSWERS)}"} for _ in range(self.chance.randrange(3))
+            ]
         if self.chance.random() < 0.15:
             return f"echo {self._unique()} of several words"
         program = [self._step() for _ in range(self.chance.randrange(1, 5))]

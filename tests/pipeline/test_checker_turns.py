@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from tests.harness.call_rules import EXPECTED
+from contracts import events
+from tests.harness.call_rules import EXPECTED, unix
 from tests.harness.checker import check
-from tests.harness.history import History
+from tests.harness.history import Fault, History
 from tests.harness.planting import RECORDED, Plant, call_id, change, move, plant, remove, repeat, where
 
 
@@ -64,6 +65,19 @@ def leaves_out(history: History) -> None:
     change(history, place, content=msgspec.json.encode([*program, {"say": "and more"}]).decode())
 
 
+def fails(history: History) -> None:
+    failure = {"code": "agent_failed", "error": "5 attempts ended without an answer", "retryable": True}
+    change(history, where(history, "turn_end"), status="failed", error=failure)
+
+
+def does_not_fail(history: History) -> None:
+    change(history, where(history, "message"), content='[{"stream": {"deltas": 30}}, {"fail": "as told"}]')
+
+
+def of_python(history: History) -> None:
+    plant(history, where(history, "turn_start"), "session_updated", "client", agent="stepping")
+
+
 def does_not_wait(history: History) -> None:
     turn = history.log[where(history, "tool_call")].event["reply_to"]
     move(history, where(history, "tool_result"), where(history, "turn_end", reply_to=turn) + 1)
@@ -113,6 +127,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "a recorded step is done again": ("recorded twice", records_again),
     "a recorded call is made again": ("not its program", calls_again),
     "a turn leaves something out": ("not its program", leaves_out),
+    "a turn fails that was not told to": ("not its program", fails),
+    "a turn completes that was told to fail": ("not its program", does_not_fail),
+    "an agent in Python says something else": ("not its program", of_python),
     "a turn ends before its tool": ("not waited for", does_not_wait),
     "a plain message is steered": ("steered", lambda h: steered(h, policy="enqueue")),
     "a steering message is told twice": ("steered", lambda h: steered(h, told=2)),
@@ -161,3 +178,15 @@ def test_only_an_unconditional_append_may_come_between_on_replicas(
     fields = {"reply_to": first_turn(history), "name": "x"} if type_ == "step" else later
     plant(history, where(history, "turn_end"), type_, lane, **fields)
     assert any(v.startswith("unfenced") for v in check(history)) is found
+
+
+@pytest.mark.parametrize(("slept_until", "found"), [(0.5, False), (-0.5, True)])
+def test_who_slept_while_its_start_was_on_its_way_may_not_know(
+    history: History, slept_until: float, found: bool
+) -> None:
+    """It is stored when the process wakes, and then it is too late to execute the call."""
+    start = history.log[where(history, "tool_started", tool_call_id=call_id(history, "unknown yes"))]
+    made = unix(start.event["timestamp"])
+    start.event["timestamp"] = events.timestamp(made - 2)
+    history.faults[:] = [Fault("tool_runner", "found T", made - 3, made - 2 + slept_until)]
+    assert any(violation.startswith("unknown:") for violation in check(history)) is found

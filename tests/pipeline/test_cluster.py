@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 
 from contracts.streams import SERVICES
-from tests.harness import directed
 from tests.harness.cluster import Cluster, cluster
 from tests.harness.cluster_rounds import ClusterDirected, ClusterRound, differences
-from tests.harness.directed import Hand, run_hands
+from tests.harness.directed import run_points
 from tests.harness.history import Record
 from tests.harness.points import hands
+from tests.harness.rounds import CONFIG
 from tests.harness.system import system
 from tests.harness.takeovers import said, takeovers
 
 pytestmark = pytest.mark.anyio
 
-CONFIG = '[[tools.rules]]\ntool = "demo.note"\ndecision = "ask"\nexpires = 2\n'
 ROUNDS_OF_A_SYSTEM = 20
 
 
@@ -47,7 +46,8 @@ async def test_no_promise_is_broken_whichever_broker_dies_or_hangs(
         lanes.create_task(run_all(seeds, tmp_path / "random"))
         for processes, offset in ((1, 0.25), (3, 0.75)):
             dealt = hands(random.Random(seed), wanted, offset)
-            lanes.create_task(run_points(dealt, tmp_path / f"{processes}", seed, processes))
+            place = tmp_path / f"{processes}"
+            lanes.create_task(run_points(ClusterDirected, dealt, place, seed, processes, broker=cluster))
 
 
 async def run_all(seeds: range, directory: Path) -> None:
@@ -64,7 +64,7 @@ async def run_rounds(seeds: range, directory: Path) -> list[float]:
     """These rounds, one after another, on one cluster; the times of its takeovers."""
     times: list[float] = []
     async with system(
-        directory, services=(*SERVICES, "edge", "agent_runner"), config=CONFIG, broker=cluster
+        directory, services=(*SERVICES, "edge", "agent_runner"), config=CONFIG, broker=cluster, measured=False
     ) as running:
         log: list[Record] = []
         for seed in seeds:
@@ -77,16 +77,3 @@ async def run_rounds(seeds: range, directory: Path) -> list[float]:
         assert isinstance(running.nats, Cluster)
         assert await differences(running.nats) == []
     return times
-
-
-async def run_points(dealt: list[Hand], directory: Path, seed: int, processes: int) -> None:
-    """These rounds, one after another, on a cluster, or on several."""
-    for first in range(0, len(dealt), ROUNDS_OF_A_SYSTEM):
-        place = directory / f"{first}"
-        place.mkdir(parents=True)
-        async with system(
-            place, services=directed.SERVICES * processes, config=directed.CONFIG, broker=cluster, measured=False
-        ) as running:
-            await run_hands(running, ClusterDirected, seed + first, dealt[first : first + ROUNDS_OF_A_SYSTEM])
-            assert isinstance(running.nats, Cluster)
-            assert await differences(running.nats) == []

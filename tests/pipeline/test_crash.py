@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness.history import Record
-from tests.harness.rounds import Round
+from tests.harness.rounds import CONFIG, Round
 from tests.harness.system import system
 from tests.harness.takeovers import said, takeovers
 
 pytestmark = pytest.mark.anyio
 
-CONFIG = '[[tools.rules]]\ntool = "demo.note"\ndecision = "ask"\nexpires = 2\n'
 ROUNDS_OF_A_SYSTEM = 25
 LANES = 4
 """Systems side by side: a round mostly waits for somebody to take over."""

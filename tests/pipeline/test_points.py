@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.directed import CONFIG, SERVICES, Directed, Hand, run_hands
-from tests.harness.points import hands
-from tests.harness.system import system
+from contracts import events
+from tests.harness.directed import Directed, run_points
+from tests.harness.points import POINTS, hands
 
 pytestmark = pytest.mark.anyio
 
-ROUNDS_OF_A_SYSTEM = 20
 LANES = 2
 """Systems of each kind side by side: a round mostly waits for somebody to take over."""
 
@@ -32,14 +31,24 @@ async def test_no_promise_is_broken_wherever_a_process_dies_or_hangs(
             dealt = hands(random.Random(seed), wanted, offset)
             for lane in range(LANES):
                 place = tmp_path / f"{processes}-{lane}"
-                place.mkdir()
-                lanes.create_task(run_all(dealt[lane::LANES], place, seed, processes))
+                lanes.create_task(run_points(Directed, dealt[lane::LANES], place, seed, processes))
 
 
-async def run_all(dealt: list[Hand], directory: Path, seed: int, processes: int) -> None:
-    """Every round, on fresh systems now and then: a log that grows makes each verdict slower."""
-    for first in range(0, len(dealt), ROUNDS_OF_A_SYSTEM):
-        place = directory / f"{first}"
-        place.mkdir()
-        async with system(place, services=SERVICES * processes, config=CONFIG, measured=False) as running:
-            await run_hands(running, Directed, seed * 1000 + first, dealt[first : first + ROUNDS_OF_A_SYSTEM])
+OF_NO_TURN = {"session_updated", "session_listed", "agent_update", "memory_update"}
+
+
+def test_there_is_a_point_at_every_append_of_a_turn_and_a_round_for_every_scenario() -> None:
+    """`agent_update` and `memory_update` are spoken by nobody yet."""
+    appended = {name.partition(":")[2] for names in POINTS.values() for name in names if name.startswith("append:")}
+    assert appended == events.TAGS - OF_NO_TURN
+    dealt = {
+        (card.service, card.point.rpartition(":")[0], card.scenario, card.nth)
+        for offset in (0.0, 0.5)
+        for hand in hands(random.Random(1), "all", offset)
+        for card in hand
+    }
+    for service, points in POINTS.items():
+        for point, scenarios in points.items():
+            for scenario in scenarios:
+                name, _, nth = scenario.partition(":")
+                assert (service, point, name, int(nth or "1")) in dealt
