@@ -189,7 +189,7 @@ class Trial:
 
     async def prepare(self) -> None:
         """Have a process that is armed, or a plain one where the armed one is to take over."""
-        await until(lambda: not self._slot.busy, within=SETTLED_WITHIN)
+        await until(lambda: not self._slot.busy and self._slot.state not in GONE, within=SETTLED_WITHIN)
         if self._scenario.act != "take over":
             if not self._slot.is_armed:
                 await self._arm(self._slot)
