@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from agent_runner.journal import ROOM, Journal
 from agent_runner.model import Piece, Said
 from agent_runner.outgoing import Kind, Outgoing
@@ -12,6 +14,9 @@ from broker.connect import Unavailable
 from broker.hold import Hold
 from broker.read import read
 from contracts import events, session
+
+PART = 65_536
+"""Characters that are counted and streamed at a time: what a producer gives at once may be of any size."""
 
 
 class Answer:
@@ -22,7 +27,7 @@ class Answer:
         self.id = journal.id("a", place)
         self._fresh = False  # whether what the log holds of it was streamed by this try
         self._texts: dict[Kind, str] = {"text": "", "thinking": ""}
-        self.size = 0
+        self._size = 0
 
     @property
     def recorded(self) -> events.StreamEnd | None:
@@ -48,28 +53,34 @@ class Answer:
     async def stream(self, pieces: AsyncGenerator[Piece | Said]) -> Said:
         """Stream the pieces. What an earlier attempt or try had streamed is void first.
 
-        One that would exceed the largest event ends there, with `length`. Raises MillraceError `turn_limit`.
+        One that would exceed the largest event ends before that, with `length`. Raises MillraceError `turn_limit`;
+        then nothing beyond the limit was streamed, however large the pieces are.
         """
         journal = self._journal
-        said = Said()
-        most = journal.hold.broker.max_event_bytes - ROOM
+        said, self._size = Said(), 0
         async with Outgoing(journal.put_delta, journal.holding.session_id, self.id) as outgoing, aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, Said):
                     said = piece
-                    continue
-                if not piece.text:
-                    continue
-                await self._begin()
-                before = outgoing.size
-                await outgoing.push(piece.text, piece.kind)
-                journal.spend("bytes", outgoing.size - before, journal.agent.max_bytes)
-                if outgoing.size > most:
+                elif not await self._push(piece, outgoing):
                     said = Said("length")
                     break
-        self.size = outgoing.size
         self._texts = {"text": outgoing.whole("text"), "thinking": outgoing.whole("thinking")}
         return said
+
+    async def _push(self, piece: Piece, outgoing: Outgoing) -> bool:
+        """Whether all of it has room in the largest event, with what was streamed before."""
+        journal = self._journal
+        for at in range(0, len(piece.text), PART):
+            part = piece.text[at : at + PART]
+            size = json_bytes(part)
+            self._size += size
+            if self._size > journal.hold.broker.max_event_bytes - ROOM:
+                return False
+            journal.spend("bytes", size, journal.agent.max_bytes)
+            await self._begin()
+            await outgoing.push(part, piece.kind)
+        return True
 
     async def _begin(self) -> None:
         if self._fresh:
@@ -100,6 +111,11 @@ class Answer:
             usage=said.usage,
         )
         await self._journal.put(end)
+
+
+def json_bytes(text: str | None) -> int:
+    """How many bytes a text takes in an event."""
+    return len(msgspec.json.encode(text)) - len('""') if text else 0
 
 
 async def close(hold: Hold[State], base: dict[str, Any], answer: session.Answer, reason: events.FinishReason) -> None:

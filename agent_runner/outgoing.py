@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-import msgspec
-
 from contracts import events
 
 FULL = 16_384
@@ -31,8 +29,6 @@ class Outgoing:
         self._whole: dict[Kind, list[str]] = {"text": [], "thinking": []}
         self._offset: dict[Kind, int] = {"text": 0, "thinking": 0}
         self._waiting = 0
-        self.size = 0
-        """Bytes of JSON that everything produced so far takes."""
         self._wanted = asyncio.Event()
         self._drained = asyncio.Event()
         self._closed = False
@@ -47,7 +43,6 @@ class Outgoing:
         """Produce the next piece. Waits while too much is waiting; raises what the appending raised."""
         if not text:
             return
-        self.size += len(msgspec.json.encode(text)) - len('""')
         self._whole[kind].append(text)
         self._parts[kind].append(text)
         self._waiting += len(text)
