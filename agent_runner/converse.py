@@ -36,7 +36,7 @@ async def converse(turn: Turn, journal: Journal, model: Model, offer: Offer) -> 
 
 async def _respond(journal: Journal, model: Model, offer: Offer) -> Response:
     """The model's response at this place: the recorded one, or a new one."""
-    place = journal.next("a model response")
+    place = await journal.next("a model response")
     journal.spend("requests", 1, journal.agent.max_requests)
     answer = Answer(journal, place)
     if step := journal.turn.steps.get(place):

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from msgspec import Struct
 
@@ -63,6 +63,9 @@ class Journal:
         self.seen = 0
         """How much of what is recorded this attempt has come by, or recorded itself."""
         self.closed = False
+        self.ending: MillraceError | None = None
+        """What has ended this attempt for good, whatever the agent makes of it."""
+        self._defied = False
         self._works = self._waits = 0
         self.place = 0
 
@@ -79,13 +82,13 @@ class Journal:
             raise Interrupted
         return turn
 
-    def next(self, what: str) -> int:
+    async def next(self, what: str) -> int:
         """The place of what the agent does next. Raises Mismatch where something else is recorded there."""
-        self.check()
+        await self.check()
         self.place += 1
         recorded = self._recorded(self.place)
         if recorded not in (None, what) and (recorded, what) != ("an answer", "a model response"):
-            raise Mismatch(self.place, str(recorded), what)
+            self.end(Mismatch(self.place, str(recorded), what))
         return self.place
 
     def _recorded(self, place: int) -> str | None:
@@ -96,10 +99,20 @@ class Journal:
             return f"the call of {self.session.calls[call_id].call.tool}"
         return "an answer" if self.id("a", place) in turn.answers else None
 
+    def end(self, error: MillraceError) -> NoReturn:
+        """Raise what ends this attempt for good: whatever the agent does from now on raises it again.
+
+        An agent that goes on with other places than those before it would do again what is recorded.
+        """
+        self.ending = self.ending or error
+        raise self.ending
+
     def finish(self) -> None:
-        """The agent is done. Raises Mismatch where earlier attempts recorded more than it did now."""
+        """The agent is done. Raises what has ended the attempt, and Mismatch where more is recorded than it did now."""
+        if self.ending:
+            raise self.ending
         if self.seen < self.turn.recorded:
-            raise Mismatch(self.place + 1, "more", "the end")
+            self.end(Mismatch(self.place + 1, "more", "the end"))
 
     def id(self, kind: Literal["a", "c"], place: int) -> str:
         """The id of the answer or call at a place."""
@@ -107,12 +120,14 @@ class Journal:
         return f"{kind}_{hashlib.sha256(made.encode()).hexdigest()[:24]}"
 
     def spend(self, what: Literal["requests", "calls", "bytes"], amount: int, most: int) -> None:
-        """Use up some of what a turn may have. Raises MillraceError `turn_limit`."""
+        """Use up some of what a turn may have. Raises MillraceError `turn_limit`, or what has ended the attempt."""
+        if self.ending:
+            raise self.ending
         spent = getattr(self.spent, what) + amount
         setattr(self.spent, what, spent)
         if spent > most:
             words = {"requests": "model requests", "calls": "tool calls", "bytes": "bytes of answers"}
-            raise MillraceError(Code.TURN_LIMIT, f"the turn reached its limit of {most} {words[what]}")
+            self.end(MillraceError(Code.TURN_LIMIT, f"the turn reached its limit of {most} {words[what]}"))
 
     def used(self, usage: dict[str, int] | None) -> None:
         """Count a response's tokens."""
@@ -120,15 +135,33 @@ class Journal:
             self.usage[name] = self.usage.get(name, 0) + count
 
     @property
-    def wanted(self) -> bool:
+    def is_ours(self) -> bool:
         """Whether the turn is still to go on, and by this attempt."""
         now = self.hold.broker.now()
         going = isinstance(decide.decide(self.session, self.holding, now), Perform)
         return going and not self.closed and not self.hold.stopping
 
-    def check(self) -> None:
-        """Raise Interrupted where the turn is not to go on."""
+    @property
+    def wanted(self) -> bool:
+        """Whether the agent is still to run: not one that goes on though what ended its attempt was raised."""
+        return self.is_ours and not self._defied
+
+    async def check(self) -> None:
+        """Raise what has ended the attempt, or Interrupted where the turn is not to go on.
+
+        Others run before that: an agent that catches it and tries again, for ever, must not keep its own process
+        from cancelling it.
+        """
+        if not self.ending:
+            return await self._check_wanted()
+        self._defied = True
+        self.hold.news.set()  # its holder looks whether it is still wanted
+        await asyncio.sleep(0)
+        raise self.ending.with_traceback(None)
+
+    async def _check_wanted(self) -> None:
         if not self.wanted:
+            await asyncio.sleep(0)
             raise Interrupted
 
     @property
@@ -169,21 +202,31 @@ class Journal:
     async def go_on(self) -> None:
         """Go on after waiting. Raises Interrupted where the turn is to go on elsewhere."""
         await self.hold.delivery.go_on()
-        self.check()
+        await self.check()
 
     async def put(
         self, event: events.AnyEvent, context: dict[str, str] | None = None, *, lane: Lane | None = None
     ) -> None:
         """Append a fact. Where something else came first, go on only if the turn still is to go on."""
-        self.check()
+        await self.check()
         while await self.hold.append(event, lane, context) is None:
-            self.check()
+            await self.check()
 
     async def put_delta(self, delta: events.StreamDelta) -> None:
-        """Append a delta, likewise."""
-        self.check()
+        """Append a delta, likewise. What was produced before the attempt ended is still told."""
+        await self._check_wanted()
         while not await self.hold.append_delta(delta):
-            self.check()
+            await self._check_wanted()
+
+    async def fail(self, failure: events.Failure) -> None:
+        """Tell of the failure that the turn ends with. Raises Interrupted where it is not this attempt's to end."""
+        told = events.Error(
+            **self.base, code=failure.code, error=failure.error, message=failure.error, retryable=failure.retryable
+        )
+        while self.is_ours:
+            if await self.hold.append(told) is not None:
+                return
+        raise Interrupted
 
     async def status(self, status: str, **details: object) -> None:
         """Tell what the agent is at, for display."""

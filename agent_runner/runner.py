@@ -105,7 +105,10 @@ class MessageHolder:
         try:
             with contextlib.suppress(Interrupted, TimeoutError):
                 async with asyncio.timeout(left):
-                    self.holding.outcome = await work_while(self.hold, self._run(journal), lambda: journal.wanted)
+                    outcome = await work_while(self.hold, self._run(journal), lambda: journal.wanted)
+                    if journal.ending and not outcome:  # the agent would have gone on
+                        outcome = await self._failed(journal, journal.ending)
+                    self.holding.outcome = outcome
         finally:
             journal.closed = True
 
@@ -128,16 +131,17 @@ class MessageHolder:
         try:
             await self._agents.run(journal)
         except MillraceError as error:
-            failure = Failure(error.code, str(error), error.entry.retryable)
+            failure = error
         except (Exception, SystemExit) as error:
             logger.exception("an agent failed", extra={"session_id": self.hold.topic.id, "agent": self._name})
-            failure = Failure(Code.AGENT_FAILED, f"the agent raised {type(error).__name__}")
+            failure = MillraceError(Code.AGENT_FAILED, f"the agent raised {type(error).__name__}")
         else:
             return Outcome("completed", usage=journal.usage or None)
-        told = events.Error(
-            **journal.base, code=failure.code, error=failure.error, message=failure.error, retryable=failure.retryable
-        )
-        await journal.put(told)
+        return await self._failed(journal, journal.ending or failure)
+
+    async def _failed(self, journal: Journal, error: MillraceError) -> Outcome:
+        failure = Failure(error.code, str(error), error.entry.retryable)
+        await journal.fail(failure)
         return Outcome("failed", failure, journal.usage or None)
 
 

@@ -49,7 +49,7 @@ class Turn:
     @property
     def cancelled(self) -> bool:
         """Whether the turn is to end: for code that computes for long without awaiting anything."""
-        return not self._journal.wanted
+        return self._journal.ending is not None or not self._journal.wanted
 
     def conversation(self) -> Sequence[Entry]:
         """What was said in the session up to now, as far as the agent's `context_tokens` go."""
@@ -62,7 +62,7 @@ class Turn:
         An async iterator is streamed as it comes; where an earlier attempt has recorded the answer it is not
         begun. `closes`: a tool call follows. Raises MillraceError `turn_limit`.
         """
-        answer = Answer(self._journal, self._journal.next("an answer"))
+        answer = Answer(self._journal, await self._journal.next("an answer"))
         if recorded := answer.recorded:
             self._journal.seen += 1
             self._journal.used(recorded.usage)
@@ -85,9 +85,10 @@ class Turn:
         it is done once more: give outside effects an idempotency key. Raises TypeError or ValueError for what
         cannot be recorded.
         """
+        await self._journal.check()
         if not name or name == RESPONSE:
             raise ValueError(f"a step needs a name of its own, not {name!r}")
-        place = self._journal.next(f"the step {name!r}")
+        place = await self._journal.next(f"the step {name!r}")
         if recorded := self._journal.turn.steps.get(place):
             self._journal.seen += 1
             return recorded.result
@@ -126,16 +127,17 @@ class Turn:
 
     async def _begin(self, tool: str, arguments: dict[str, Any]) -> str:
         journal = self._journal
+        await journal.check()
         if is_too_deep(arguments):
             raise ValueError("arguments that are nested too deeply")
         if not self.may_call(tool):
             raise MillraceError(Code.TOOL_DENIED, f"the agent {journal.name} may not call {tool}: see its `tools`")
-        call_id = journal.id("c", journal.next(f"the call of {tool}"))
+        call_id = journal.id("c", await journal.next(f"the call of {tool}"))
         journal.spend("calls", 1, journal.agent.max_calls)
         if call_id in journal.turn.calls:
             recorded = journal.session.calls[call_id].call.arguments
             if msgspec.json.encode(recorded, order="sorted") != msgspec.json.encode(arguments, order="sorted"):
-                raise Mismatch(journal.place, f"the call of {tool}", "other arguments")
+                journal.end(Mismatch(journal.place, f"the call of {tool}", "other arguments"))
         else:
             attributes = {"gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
             with telemetry.tracer.start_as_current_span("tool_call", attributes=attributes):
@@ -148,12 +150,12 @@ class Turn:
         """Make a model's call, unless it was refused: then it only has its place."""
         if use.refused is None:
             return await self._begin(use.tool, use.arguments)
-        self._journal.next(f"the call of {use.tool}")
+        await self._journal.next(f"the call of {use.tool}")
         return None
 
     async def _result(self, call_id: str) -> events.ToolResult:
         journal = self._journal
-        journal.check()
+        await journal.check()
         call = journal.session.calls.get(call_id)
         if journal.turn.calls[call_id] is None and call:
             await journal.status("waiting_tool", tool=call.call.tool)
@@ -166,7 +168,7 @@ class Turn:
                 continue
             with journal.waiting():
                 await journal.hold.folded()
-            journal.check()
+            await journal.check()
         await journal.go_on()
         return result
 
@@ -189,6 +191,7 @@ class Turn:
 
         `workflow_id` is the message's id by default. Raises ValueError for a `progress` that is not from 0 to 1.
         """
+        await self._journal.check()
         if not 0 <= progress <= 1:
             raise ValueError(f"progress is from 0 to 1, not {progress}")
         workflow_id = workflow_id or self.message.message_id
@@ -218,11 +221,11 @@ class Turn:
 
     async def _taken_in(self) -> list[Steer]:
         journal = self._journal
-        journal.check()
+        await journal.check()
         replaying = journal.seen < journal.turn.recorded
         while not replaying and (put := decide.steer(journal.session, journal.holding)):
             await journal.hold.append(put.event)
-            journal.check()
+            await journal.check()
         steered = journal.turn.steered
         new = [name for name, steer in steered.items() if steer.after <= journal.seen and name not in self._steers]
         self._steers.update(new)
