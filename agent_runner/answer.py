@@ -77,7 +77,7 @@ class Answer:
             self._size += size
             if self._size > journal.hold.broker.max_event_bytes - ROOM:
                 return False
-            journal.spend("bytes", size, journal.agent.max_bytes)
+            journal.spend("bytes", size)
             await self._begin()
             await outgoing.push(part, piece.kind)
         return True
@@ -113,9 +113,9 @@ class Answer:
         await self._journal.put(end)
 
 
-def json_bytes(text: str | None) -> int:
-    """How many bytes a text takes in an event."""
-    return len(msgspec.json.encode(text)) - len('""') if text else 0
+def json_bytes(*texts: str | None) -> int:
+    """How many bytes those texts take in an event."""
+    return sum(len(msgspec.json.encode(text)) - len('""') for text in texts if text)
 
 
 async def close(hold: Hold[State], base: dict[str, Any], answer: session.Answer, reason: events.FinishReason) -> None:

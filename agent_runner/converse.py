@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from agent_runner import retry
-from agent_runner.answer import Answer
+from agent_runner.answer import Answer, json_bytes
 from agent_runner.journal import ROOM, Journal
 from agent_runner.model import Model, ModelFailure, Said
 from agent_runner.prompt import RESPONSE, Prompt, Response, Tool, Use
@@ -37,12 +37,14 @@ async def converse(turn: Turn, journal: Journal, model: Model, offer: Offer) -> 
 async def _respond(journal: Journal, model: Model, offer: Offer) -> Response:
     """The model's response at this place: the recorded one, or a new one."""
     place = await journal.next("a model response")
-    journal.spend("requests", 1, journal.agent.max_requests)
+    journal.spend("requests")
     answer = Answer(journal, place)
     if step := journal.turn.steps.get(place):
         journal.seen += 1
         response = Response.of(step.result)
+        journal.spend("bytes", json_bytes(response.content, response.thinking))
     elif recorded := answer.recorded:
+        journal.spend("bytes", json_bytes(recorded.content, recorded.thinking))
         journal.seen += 1
         journal.used(recorded.usage)
         return Response(recorded.content, answer.id, finish_reason=recorded.finish_reason)

@@ -47,7 +47,16 @@ class Spent(Struct):
 
     requests: int = 0
     calls: int = 0
+    steps: int = 0
     bytes: int = 0
+
+
+_WORDS = {
+    "requests": "model requests",
+    "calls": "tool calls",
+    "steps": "steps and reports of progress",
+    "bytes": "bytes of answers and of what steps return",
+}
 
 
 class Journal:
@@ -119,15 +128,18 @@ class Journal:
         made = f"{self.holding.session_id}/{self.holding.message_id}/{kind}/{place}"
         return f"{kind}_{hashlib.sha256(made.encode()).hexdigest()[:24]}"
 
-    def spend(self, what: Literal["requests", "calls", "bytes"], amount: int, most: int) -> None:
-        """Use up some of what a turn may have. Raises MillraceError `turn_limit`, or what has ended the attempt."""
+    def spend(self, what: Literal["requests", "calls", "steps", "bytes"], amount: int = 1) -> None:
+        """Use up some of what a turn may have, also where it is recorded: every attempt counts the same.
+
+        Raises MillraceError `turn_limit`, or what has ended the attempt.
+        """
         if self.ending:
             raise self.ending
+        most = getattr(self.agent, f"max_{what}")
         spent = getattr(self.spent, what) + amount
         setattr(self.spent, what, spent)
         if spent > most:
-            words = {"requests": "model requests", "calls": "tool calls", "bytes": "bytes of answers"}
-            self.end(MillraceError(Code.TURN_LIMIT, f"the turn reached its limit of {most} {words[what]}"))
+            self.end(MillraceError(Code.TURN_LIMIT, f"the turn reached its limit of {most} {_WORDS[what]}"))
 
     def used(self, usage: dict[str, int] | None) -> None:
         """Count a response's tokens."""

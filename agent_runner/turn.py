@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from agent_runner import decide
-from agent_runner.answer import Answer
+from agent_runner.answer import Answer, json_bytes
 from agent_runner.journal import ROOM, Journal, Mismatch
 from agent_runner.model import Piece, Said
 from agent_runner.prompt import RESPONSE, Entry, Use
@@ -64,6 +64,7 @@ class Turn:
         """
         answer = Answer(self._journal, await self._journal.next("an answer"))
         if recorded := answer.recorded:
+            self._journal.spend("bytes", json_bytes(recorded.content, recorded.thinking))
             self._journal.seen += 1
             self._journal.used(recorded.usage)
             return recorded.content
@@ -83,13 +84,15 @@ class Turn:
         What it returns must be what JSON holds, and is returned as JSON gives it back. A plain function is run in a
         thread. What it raises is raised and not recorded. Where the process dies between the work and the record
         it is done once more: give outside effects an idempotency key. Raises TypeError or ValueError for what
-        cannot be recorded.
+        cannot be recorded, MillraceError `turn_limit`.
         """
         await self._journal.check()
         if not name or name == RESPONSE:
             raise ValueError(f"a step needs a name of its own, not {name!r}")
         place = await self._journal.next(f"the step {name!r}")
+        self._journal.spend("steps")
         if recorded := self._journal.turn.steps.get(place):
+            self._journal.spend("bytes", len(msgspec.json.encode(recorded.result)))
             self._journal.seen += 1
             return recorded.result
         async with self._journal.working():
@@ -105,6 +108,7 @@ class Turn:
         most = self._journal.hold.broker.max_event_bytes - ROOM
         if len(encoded) > most or is_too_deep(result):
             raise ValueError(f"the step {name!r} returned {len(encoded)} bytes, or too deep: {most} at most")
+        self._journal.spend("bytes", len(encoded))
         await self._journal.put(events.Step(**self._journal.reply, name=name, place=place, result=result))
         self._journal.seen += 1
         return result
@@ -133,7 +137,7 @@ class Turn:
         if not self.may_call(tool):
             raise MillraceError(Code.TOOL_DENIED, f"the agent {journal.name} may not call {tool}: see its `tools`")
         call_id = journal.id("c", await journal.next(f"the call of {tool}"))
-        journal.spend("calls", 1, journal.agent.max_calls)
+        journal.spend("calls")
         if call_id in journal.turn.calls:
             recorded = journal.session.calls[call_id].call.arguments
             if msgspec.json.encode(recorded, order="sorted") != msgspec.json.encode(arguments, order="sorted"):
@@ -189,11 +193,13 @@ class Turn:
     ) -> None:
         """Report how far a workflow is, from 0 to 1; what is not further than what was reported is left out.
 
-        `workflow_id` is the message's id by default. Raises ValueError for a `progress` that is not from 0 to 1.
+        `workflow_id` is the message's id by default. Raises ValueError for a `progress` that is not from 0 to 1,
+        MillraceError `turn_limit`.
         """
         await self._journal.check()
         if not 0 <= progress <= 1:
             raise ValueError(f"progress is from 0 to 1, not {progress}")
+        self._journal.spend("steps")
         workflow_id = workflow_id or self.message.message_id
         last = self._journal.turn.workflows.get(workflow_id)
         if last and last.progress >= progress:

@@ -54,7 +54,8 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
     attempts: Annotated[int, Meta(ge=1, le=100)] = 5  # of a turn without a finished step between
     max_requests: Annotated[int, Meta(ge=1)] = 50  # to the model, in a turn
     max_calls: Annotated[int, Meta(ge=1)] = 200  # of tools, in a turn
-    max_bytes: Annotated[int, Meta(ge=1)] = 16 * 1024 * 1024  # of answers, in a turn
+    max_steps: Annotated[int, Meta(ge=1)] = 10_000  # and reports of progress, in a turn
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 * 1024 * 1024  # of answers and of what steps return, in a turn
 
     def __post_init__(self) -> None:
         """Refuse an agent that is neither or both, and references that cannot be resolved."""
@@ -276,9 +277,8 @@ def _groups(given: dict[str, Group], agents: Iterable[Agent]) -> dict[str, Group
 
 
 def _demo(env: Mapping[str, str]) -> ToolServer:
-    command = (sys.executable, "-m", "tool_runner.demo")
     inherited = {name: env[name] for name in _DEMO_INHERITS if name in env}
-    return ToolServer(command=command, env=inherited, trusted=True)
+    return ToolServer(command=(sys.executable, "-m", "tool_runner.demo"), env=inherited, trusted=True)
 
 
 def _named(table: dict[str, Any], kind: type[_T], path: str) -> dict[str, _T]:

@@ -104,7 +104,7 @@ CATALOGUE = MappingProxyType(
         Code.TURN_LIMIT: Entry(
             500,
             False,
-            "The agent reached a limit of its turn: model requests, tool calls or bytes.",
+            "The agent reached a limit of its turn: model requests, tool calls, steps or bytes.",
             "Look at what it repeats; the limits are the agent's in `millrace.toml`.",
         ),
         Code.AGENT_FAILED: Entry(500, False, "The agent raised an error.", "Look at the turn's trace."),

@@ -9,7 +9,7 @@ import pytest
 from agent_runner.turn import Turn
 from contracts import events
 from contracts.errors import Code, MillraceError
-from tests.harness.attempts import Function, Log, attempting, dies, ended
+from tests.harness.attempts import Function, Log, attempt, dies, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -78,23 +78,23 @@ async def test_a_mismatch_that_the_agent_catches_ends_its_turn_all_the_same(
 async def test_after_a_limit_every_act_raises_it_again() -> None:
     """Our choice: the attempt is over for good, whatever the agent tries."""
     log = Log()
-    async with attempting(log, max_bytes=3, tools=("demo.*",)) as turn:
-        for act in (
-            lambda: turn.say("xxxx"),
-            lambda: turn.say("x"),
-            lambda: turn.step("s", int),
-            lambda: turn.step("", int),
-            lambda: turn.call("demo.add", {}),
-            lambda: turn.call("not.allowed", {}),
-            lambda: turn.call_all([("demo.add", {})]),
-            lambda: turn.progress("half", 0.5),
-            lambda: turn.progress("wrong", 5),
-            turn.steers,
-        ):
-            with pytest.raises(MillraceError) as caught:
-                await act()
-            assert caught.value.code == Code.TURN_LIMIT
-        assert turn.cancelled
+    turn = attempt(log, max_bytes=3, tools=("demo.*",))
+    for act in (
+        lambda: turn.say("xxxx"),
+        lambda: turn.say("x"),
+        lambda: turn.step("s", int),
+        lambda: turn.step("", int),
+        lambda: turn.call("demo.add", {}),
+        lambda: turn.call("not.allowed", {}),
+        lambda: turn.call_all([("demo.add", {})]),
+        lambda: turn.progress("half", 0.5),
+        lambda: turn.progress("wrong", 5),
+        turn.steers,
+    ):
+        with pytest.raises(MillraceError) as caught:
+            await act()
+        assert caught.value.code == Code.TURN_LIMIT
+    assert turn.cancelled
     assert not log.of(events.StreamStart)
 
 
@@ -113,16 +113,16 @@ async def test_a_limit_that_the_agent_catches_ends_its_turn_all_the_same() -> No
 async def test_an_answer_stops_where_something_beside_it_ends_the_attempt() -> None:
     """Our choice: what was produced before is told."""
     log = Log()
-    async with attempting(log, max_calls=0, tools=("demo.*",)) as turn:
+    turn = attempt(log, max_calls=0, tools=("demo.*",))
 
-        async def pieces() -> AsyncIterator[str]:
-            yield "one"
-            with suppress(MillraceError):
-                await turn.call("demo.add", {})
-            yield "two"
+    async def pieces() -> AsyncIterator[str]:
+        yield "one"
+        with suppress(MillraceError):
+            await turn.call("demo.add", {})
+        yield "two"
 
-        with pytest.raises(MillraceError):
-            await turn.say(pieces())
+    with pytest.raises(MillraceError):
+        await turn.say(pieces())
     assert [delta.delta for delta in log.said] == ["one"]
 
 

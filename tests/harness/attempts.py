@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -103,20 +102,24 @@ async def ended(log: Log, function: Function, **limits: Any) -> events.TurnEnd:
 async def dies(log: Log, function: Function, upto: int, **limits: Any) -> None:
     """An attempt of which the process dies once so much is recorded."""
     hold: Any = log
-    attempt = asyncio.create_task(settle(hold, _holder(log, function, limits)))
-    await until(lambda: attempt.done() or log.state.session.turns["m1"].recorded >= upto)
-    assert attempt.cancel(), "the attempt has ended"
+    running = asyncio.create_task(settle(hold, _holder(log, function, limits)))
+    await until(lambda: running.done() or log.state.session.turns["m1"].recorded >= upto)
+    assert running.cancel(), "the attempt has ended"
     with contextlib.suppress(asyncio.CancelledError):
-        await attempt
+        await running
 
 
-@asynccontextmanager
-async def attempting(log: Log, **limits: Any) -> AsyncIterator[Turn]:
-    """An attempt whose agent is the block."""
+def journal(log: Log, **limits: Any) -> Journal:
+    """The journal of a new attempt."""
     hold: Any = log
     holder = _holder(log, _nothing, limits)
     holder.holding.claim = log.add(a.turn_start("m1"))
-    yield Turn(Journal(hold, holder.holding, "a", Agent(model="script", **limits)))
+    return Journal(hold, holder.holding, "a", Agent(model="script", **limits))
+
+
+def attempt(log: Log, **limits: Any) -> Turn:
+    """A new attempt whose agent is the test."""
+    return Turn(journal(log, **limits))
 
 
 async def _nothing(_turn: Turn) -> None:
