@@ -107,3 +107,33 @@ async def test_the_same_arguments_in_another_order_match() -> None:
     log.add(a.tool_result(call.tool_call_id, "m1"))
     assert (await ended(log, in_another_order, tools=("demo.*",))).status == "completed"
     assert len(log.of(events.ToolCall)) == 1
+
+
+async def test_a_later_attempt_finds_at_each_look_what_steered_the_turn_there() -> None:
+    """Decision 0018: what was taken in after something was recorded is not found before that."""
+    log = Log()
+    first = attempt(log)
+    log.add(a.message("m2", "steer"))
+    assert [message.message_id for message in await first.steers()] == ["m2"]
+    await first.step("one", int)
+    log.add(a.message("m3", "steer"))
+    assert [message.message_id for message in await first.steers()] == ["m3"]
+    await first.step("two", int)
+    again = attempt(log)
+    assert [message.message_id for message in await again.steers()] == ["m2"]
+    await again.step("one", int)
+    assert [message.message_id for message in await again.steers()] == ["m3"]
+
+
+async def test_a_look_that_is_replayed_takes_in_nothing_new() -> None:
+    """Likewise: an agent that looks no more would lose it."""
+    log = Log()
+    first = attempt(log)
+    assert await first.steers() == []
+    await first.step("one", int)
+    log.add(a.message("m2", "steer"))
+    again = attempt(log)
+    assert await again.steers() == []
+    assert not log.of(events.TurnEnd)
+    await again.step("one", int)
+    assert [message.message_id for message in await again.steers()] == ["m2"]

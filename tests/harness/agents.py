@@ -146,3 +146,34 @@ async def steered(turn: Turn) -> None:
         told += [steer.content for steer in await turn.steers()]
         await asyncio.sleep(0.02)
     await turn.say(",".join(told))
+
+
+async def redirected(turn: Turn) -> None:
+    """Waits until it is steered, does a step, looks once more; tells what it found at either look."""
+    await turn.say("working\n")
+    found: list[str] = []
+    while not found:
+        found += [steer.content for steer in await turn.steers()]
+        await asyncio.sleep(0.02)
+    await turn.step("between", lambda: effect("between"))
+    more = [steer.content for steer in await turn.steers()]
+    await turn.say(f"{','.join(found)}|{','.join(more)}")
+
+
+async def beside(turn: Turn) -> None:
+    """Two steps side by side, begun in the order that the message says."""
+    work = {"quick": lambda: effect("quick"), "slow": _slow}
+    names = turn.message.content.split()
+    await turn.say(" ".join(await asyncio.gather(*(turn.step(name, work[name]) for name in names))))
+
+
+async def _slow() -> str:
+    """Hangs when it is done for the first time."""
+    if _is_first("slow"):
+        await asyncio.Event().wait()
+    return "slow"
+
+
+def _is_first(line: str) -> bool:
+    effect(line)
+    return Path(os.environ["AGENTS_TEST_EFFECTS"]).read_text().split().count(line) == 1
