@@ -18,13 +18,13 @@ class Outcome(Struct, frozen=True):
 
     status: TurnStatus
     error: Failure | None = None
-    usage: dict[str, int] | None = None
 
 
 class Holding(Struct):
     """What a holder knows beside the log: its trigger, the claim it found at its first look, its own claim.
 
     `limit`: attempts without a finished step between. `seconds`: how long the turn may take from its first claim.
+    `usage`: what its attempt has used, to be told however the turn ends.
     """
 
     session_id: str
@@ -35,6 +35,7 @@ class Holding(Struct):
     limit: int = 5
     seconds: float = DELTA_TTL
     outcome: Outcome | None = None
+    usage: dict[str, int] = {}
 
 
 class CloseAnswer(Struct, frozen=True):
@@ -136,7 +137,7 @@ def _end(turn: Turn, holding: Holding, outcome: Outcome, reason: events.FinishRe
             **reply(holding),
             status=outcome.status,
             error=outcome.error,
-            usage=outcome.usage,
+            usage=holding.usage or None,
         )
     )
 

@@ -68,7 +68,7 @@ class Journal:
         self.name = name
         self.agent = agent
         self.spent = Spent()
-        self.usage: dict[str, int] = {}
+        holding.usage = {}
         self.seen = 0
         """How much of what is recorded this attempt has come by, or recorded itself."""
         self.closed = False
@@ -143,8 +143,9 @@ class Journal:
 
     def used(self, usage: dict[str, int] | None) -> None:
         """Count a response's tokens."""
+        told = self.holding.usage
         for name, count in (usage or {}).items():
-            self.usage[name] = self.usage.get(name, 0) + count
+            told[name] = told.get(name, 0) + count
 
     @property
     def is_ours(self) -> bool:

@@ -136,13 +136,13 @@ class MessageHolder:
             logger.exception("an agent failed", extra={"session_id": self.hold.topic.id, "agent": self._name})
             failure = MillraceError(Code.AGENT_FAILED, f"the agent raised {type(error).__name__}")
         else:
-            return Outcome("completed", usage=journal.usage or None)
+            return Outcome("completed")
         return await self._failed(journal, journal.ending or failure)
 
     async def _failed(self, journal: Journal, error: MillraceError) -> Outcome:
         failure = Failure(error.code, str(error), error.entry.retryable)
         await journal.fail(failure)
-        return Outcome("failed", failure, journal.usage or None)
+        return Outcome("failed", failure)
 
 
 async def hold_message(broker: Broker, delivery: Delivery, folded: Folded[State], agents: Agents) -> None:

@@ -12,7 +12,7 @@ from contracts.session import Session
 from tests.contracts import facts as a
 
 CLAIMED = (a.message("m1"), a.turn_start("m1"))
-DONE = Outcome("completed", usage={"output_tokens": 3})
+DONE = Outcome("completed")
 
 
 def fold(*facts: AnyEvent) -> Session:
@@ -140,9 +140,22 @@ def test_a_message_that_was_cancelled_before_its_turn_is_claimed_and_ended() -> 
     assert isinstance(put(decide(session, holding())), events.TurnStart)
 
 
-def test_an_agent_that_is_done_ends_its_turn() -> None:
-    """WIRE: `turn_end` tells the usage."""
-    assert ends(decide(fold(*CLAIMED), mine(outcome=DONE)), "m1", "completed").usage == DONE.usage
+@pytest.mark.parametrize(
+    ("more", "outcome", "now", "status"),
+    [
+        ([], DONE, 0, "completed"),
+        ([], Outcome("failed", Failure("agent_failed", "no")), 0, "failed"),
+        ([a.cancel()], None, 0, "cancelled"),
+        ([a.message("m2", "interrupt")], None, 0, "cancelled"),
+        ([], None, 1e9, "failed"),
+    ],
+)
+def test_a_turn_tells_its_usage_however_it_ends(
+    more: list[AnyEvent], outcome: Outcome | None, now: float, status: str
+) -> None:
+    """WIRE: `turn_end` tells the usage; what was used is paid for."""
+    holder = mine(outcome=outcome, usage={"output_tokens": 3})
+    assert ends(decide(fold(*CLAIMED, *more), holder, now), "m1", status).usage == {"output_tokens": 3}
 
 
 def test_an_agent_that_failed_ends_its_turn_and_says_why() -> None:

@@ -1,4 +1,4 @@
-"""What an attempt may use up, and that recorded things count again when it is replayed."""
+"""What an attempt may use up and has used, and that recorded things count again when it is replayed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -9,7 +9,7 @@ import pytest
 
 from agent_runner.answer import PART
 from agent_runner.converse import converse
-from agent_runner.journal import ROOM
+from agent_runner.journal import ROOM, Journal
 from agent_runner.model import Piece, Said
 from agent_runner.prompt import Prompt, Tool, Use
 from agent_runner.turn import Turn
@@ -133,3 +133,14 @@ async def test_the_recorded_responses_of_a_model_count_again(response: Said) -> 
         await converse(Turn(again), again, OneResponse(Said()), _no_tools)
     assert caught.value.code == Code.TURN_LIMIT
     assert again.spent.requests == 2
+
+
+async def test_a_holder_knows_what_its_attempt_has_used() -> None:
+    """WIRE: `usage`, also of a turn that is cancelled. What an attempt finds recorded was used, and is counted once."""
+    log = Log()
+    first = journal(log)
+    await converse(Turn(first), first, OneResponse(Said(usage={"output_tokens": 3})), _no_tools)
+    assert first.holding.usage == {"output_tokens": 3}
+    again = Journal(first.hold, first.holding, "a", first.agent)
+    await converse(Turn(again), again, OneResponse(Said(usage={"output_tokens": 5})), _no_tools)
+    assert first.holding.usage == {"output_tokens": 3}
