@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from agent_runner.turn import Turn
@@ -110,6 +111,8 @@ async def endless(turn: Turn) -> None:
     match turn.message.content:
         case "flood":
             await turn.say(_flood())
+        case "caught":
+            await _caught(turn)
         case "loop":
             while True:
                 await turn.call("demo.add", {"a": 1, "b": 2})
@@ -131,6 +134,12 @@ async def endless(turn: Turn) -> None:
                 await asyncio.sleep(3600)
             finally:
                 effect("cleaned up")
+
+
+async def _caught(turn: Turn) -> None:
+    while True:
+        with suppress(Exception):
+            await turn.say("flood " * 200)
 
 
 async def _flood() -> AsyncIterator[str]:

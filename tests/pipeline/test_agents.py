@@ -182,7 +182,7 @@ async def test_an_agent_that_raises_ends_its_turn_and_the_session_goes_on(
         assert answers(client) == ["before ", "before ", "after"]
 
 
-@pytest.mark.parametrize("how", ["flood", "loop"])
+@pytest.mark.parametrize("how", ["flood", "loop", "caught"])
 async def test_an_agent_that_floods_or_loops_is_ended_by_a_limit(agents: System, how: str) -> None:
     """Our choice: `max_bytes` and `max_calls` of the agent; what it said before stays."""
     session_id, token = await talk(agents, "endless")
