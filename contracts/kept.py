@@ -8,7 +8,7 @@ from msgspec import Struct
 from contracts.session import Session
 from contracts.view import packed, unpacked
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept. Another one is passed over."""
 
 

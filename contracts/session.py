@@ -34,8 +34,9 @@ class Steer(Struct):
 class Turn(Struct):
     """A message without `turn_end`. `claim` is the sequence of its last `turn_start`, 0 if there is none.
 
-    `attempt` numbers the attempts; `failures` counts the claims since the last recorded step; `began` is when the
-    first one claimed it, in the broker's time. `aim` is the turn that a steering message was for, until it is told
+    `attempt` numbers the attempts; `failures` counts the claims since the last recorded step, or since the turn came to
+    wait: while it is `waiting`, nobody's death is its own doing, and no claim is counted. `began` is when the first one
+    claimed it, in the broker's time. `aim` is the turn that a steering message was for, until it is told
     (`steer_missed`) that it missed it.
     """
 
@@ -46,6 +47,7 @@ class Turn(Struct):
     aim: str | None = None
     attempt: int = 0
     failures: int = 0
+    waiting: bool = False
     stopping: bool = False
     answers: dict[str, Answer] = field(default_factory=dict)
     calls: dict[str, events.ToolResult | None] = field(default_factory=dict)
@@ -143,6 +145,9 @@ class Session(Struct):
             ):
                 if stepping := self.turns.get(reply_to):
                     _apply_step(stepping, seq, event)
+            case events.AgentStatus(reply_to=str(reply_to), status=told):
+                if at_it := self.turns.get(reply_to):
+                    _apply_status(at_it, told in ("waiting_tool", "waiting_approval"))
             case events.StreamReset(message_id=message_id):
                 if (answering := self.turn_of(message_id)) and message_id in answering.answers:
                     answering.answers[message_id].since = seq
@@ -171,7 +176,7 @@ class Session(Struct):
             if event.tool_call_id not in self.calls:
                 self.calls[event.tool_call_id] = Call(event)
                 if turn := self.turns.get(event.reply_to):
-                    turn.calls[event.tool_call_id] = None
+                    turn.calls[event.tool_call_id], turn.waiting = None, False
             return
         call = self.calls.get(event.tool_call_id)
         if call is None:
@@ -188,8 +193,16 @@ class Session(Struct):
                 if turn := self.turns.get(call.call.reply_to):
                     turn.calls[event.tool_call_id] = event
                     turn.failures = min(turn.failures, 1)
+                    turn.waiting = turn.waiting and None in turn.calls.values()
                 else:
                     del self.calls[event.tool_call_id]
+
+
+def _apply_status(turn: Turn, waits: bool) -> None:
+    """Each attempt that comes to wait tells so. An answer that is open beside it may be what kills its process."""
+    turn.waiting = waits and turn.open_answer is None
+    if turn.waiting:
+        turn.failures = 0
 
 
 def _apply_step(
@@ -199,15 +212,16 @@ def _apply_step(
 ) -> None:
     match event:
         case events.TurnStart(timestamp=at):
-            turn.claim, turn.attempt, turn.failures = seq, turn.attempt + 1, turn.failures + 1
+            turn.claim, turn.attempt, turn.failures = seq, turn.attempt + 1, turn.failures + (not turn.waiting)
             turn.began = turn.began or at
         case events.TurnRelease():
-            turn.attempt, turn.failures = turn.attempt - 1, turn.failures - 1
+            turn.attempt, turn.failures = turn.attempt - 1, max(0, turn.failures - 1)
         case events.StreamStart(message_id=message_id):
             turn.answers[message_id] = Answer(message_id, seq)
+            turn.waiting = False
         case events.StreamEnd(message_id=message_id):
             turn.answers[message_id] = Answer(message_id, seq, event)
-            turn.failures = min(turn.failures, 1)
+            turn.failures, turn.waiting = min(turn.failures, 1), False
         case events.Step(place=place):
             turn.steps[place] = event
-            turn.failures = min(turn.failures, 1)
+            turn.failures, turn.waiting = min(turn.failures, 1), False

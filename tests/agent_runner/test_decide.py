@@ -122,6 +122,14 @@ def test_a_recorded_step_gives_a_turn_new_attempts() -> None:
     assert isinstance(put(decide(session, holding(joined=3, limit=2))), events.TurnStart)
 
 
+def test_a_turn_that_only_waits_is_taken_over_past_the_limit() -> None:
+    """Promise P1: turns survive what is not their doing; where the turn goes on, attempts are counted again."""
+    waits = [*CLAIMED, a.turn_start("m1", 2), a.tool_call("c1", "m1"), a.status("m1"), a.turn_start("m1", 3)]
+    assert isinstance(put(decide(fold(*waits), holding(joined=6, limit=1))), events.TurnStart)
+    goes_on = fold(*waits, a.tool_result("c1", "m1"), a.turn_start("m1", 4))
+    ends(decide(goes_on, holding(joined=8, limit=1)), "m1", "failed")
+
+
 @pytest.mark.parametrize(
     "stops",
     [a.cancel("m1"), a.cancel(), a.message("m2", "interrupt")],

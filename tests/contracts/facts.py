@@ -1,7 +1,7 @@
 """Facts of a session for tests: random ones, and those that an honest system writes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
@@ -11,6 +11,9 @@ from contracts.session import Session
 
 BASE: dict[str, Any] = {"id": "e", "timestamp": events.timestamp(0), "session_id": "s"}
 POLICIES: tuple[events.Policy, ...] = ("enqueue", "interrupt", "steer")
+
+Told = Literal["thinking", "waiting_tool", "waiting_approval"]
+TOLD: tuple[Told, ...] = get_args(Told)
 
 MESSAGES = ("m1", "m2", "m3", "m4")
 CALLS = ("c1", "c2")
@@ -79,6 +82,11 @@ def step(reply_to: str, name: str = "step") -> AnyEvent:
     return events.Step(**BASE, reply_to=reply_to, name=name)
 
 
+def status(reply_to: str, told: Told = "waiting_tool") -> AnyEvent:
+    """What the agent is at."""
+    return events.AgentStatus(**BASE, reply_to=reply_to, status=told, details=None)
+
+
 def workflow_progress(progress: float) -> AnyEvent:
     """How far a workflow is."""
     return events.WorkflowProgress(**BASE, workflow_id="w", step="s", progress=progress)
@@ -134,6 +142,7 @@ arbitrary: st.SearchStrategy[AnyEvent] = st.one_of(
     st.builds(stream_reset, answer_ids),
     st.builds(steer_applied, message_ids, message_ids),
     st.builds(step, message_ids),
+    st.builds(status, message_ids, st.sampled_from(TOLD)),
     st.builds(tool_call, call_ids, message_ids),
     st.builds(request, call_ids, message_ids),
     st.builds(approval, call_ids, st.booleans()),
@@ -180,6 +189,7 @@ def _agents_write(session: Session, held: bool) -> Iterator[AnyEvent]:
         yield turn_end(m, "cancelled")
         return
     yield step(m)
+    yield from (status(m, told) for told in TOLD)
     yield from (turn_end(m, "completed"), turn_end(m, "failed"))
     yield from (tool_call(f"{m}-{name}", m) for name in CALLS if f"{m}-{name}" not in session.calls)
     if answer := turn.open_answer:

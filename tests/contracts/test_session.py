@@ -1,5 +1,6 @@
 """The fold of a session: in one go or in two, and never alive again what has ended."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,6 +144,49 @@ def test_attempts_are_counted_and_failures_since_the_last_recorded_step() -> Non
         assert (turn(*facts, recorded).attempt, turn(*facts, recorded).failures) == (3, 1)
     called = [*facts, a.tool_call("c1", "m1"), a.tool_result("c1", "m1")]
     assert turn(*called).failures == 1
+
+
+def test_attempts_are_not_counted_while_a_turn_only_waits() -> None:
+    """Promise: who waits for a person is not to blame for what kills its process, before or after it says so again."""
+    waits = [a.message("m1"), a.turn_start("m1"), a.turn_start("m1", 2), a.tool_call("c1", "m1"), a.status("m1")]
+    assert turn(*waits).failures == 0
+    taken_over = [*waits, *(a.turn_start("m1", attempt) for attempt in (3, 4, 5))]
+    assert (turn(*taken_over).failures, turn(*taken_over).attempt) == (0, 5)
+    asked = [*taken_over, a.request("c1", "m1"), a.status("m1", "waiting_approval"), a.turn_start("m1", 6)]
+    assert turn(*asked).failures == 0
+    goes_on = [*asked, a.approval("c1"), a.tool_result("c1", "m1")]
+    assert turn(*goes_on, a.turn_start("m1", 7), a.turn_start("m1", 8)).failures == 2
+
+
+@pytest.mark.parametrize(
+    "goes_on",
+    [a.step("m1"), a.stream_start("a1", "m1"), a.tool_call("c2", "m1"), a.status("m1", "thinking")],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_turn_that_does_something_beside_its_wait_is_counted_again(goes_on: AnyEvent) -> None:
+    """Our choice: so an agent that gathers a call with something that kills its process comes to an end."""
+    waits = [a.message("m1"), a.turn_start("m1"), a.tool_call("c1", "m1"), a.status("m1")]
+    assert turn(*waits, goes_on, a.turn_start("m1", 2), a.turn_start("m1", 3)).failures == 2
+
+
+def test_a_turn_with_an_open_answer_does_not_only_wait() -> None:
+    """Our choice: what it computes beside its call may be what kills its process."""
+    both = [a.message("m1"), a.turn_start("m1"), a.stream_start("a1", "m1"), a.tool_call("c1", "m1"), a.status("m1")]
+    assert turn(*both, a.turn_start("m1", 2)).failures == 2
+
+
+def test_a_turn_waits_until_its_last_call_has_its_result() -> None:
+    """Calls side by side: the attempt says so once, for the first of them."""
+    calls = [a.tool_call("c1", "m1"), a.tool_call("c2", "m1"), a.status("m1"), a.tool_result("c2", "m1")]
+    waits = [a.message("m1"), a.turn_start("m1"), *calls]
+    assert turn(*waits, a.turn_start("m1", 2)).failures == 0
+    assert turn(*waits, a.tool_result("c1", "m1"), a.turn_start("m1", 2)).failures == 1
+
+
+def test_a_release_of_an_attempt_that_waited_gives_nothing_back() -> None:
+    """It was not counted."""
+    waits = [a.message("m1"), a.turn_start("m1"), a.tool_call("c1", "m1"), a.status("m1"), a.turn_release("m1")]
+    assert (turn(*waits).attempt, turn(*waits).failures) == (0, 0)
 
 
 def test_a_release_is_no_attempt_and_leaves_its_claim() -> None:

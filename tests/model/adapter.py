@@ -97,7 +97,7 @@ class Real:
             if unmade := [name for name in self._tools if name not in turn.calls]:
                 return ("call", unmade[0])
             if None in turn.calls.values():
-                return None
+                return ("waits", m) if self._case.waits and ("waits", m) not in log[task.claim :] else None
         if answer_id(m) not in turn.answers:
             steer = agent.steer(session, holding)
             return fact_of(steer.event) if steer else ("answer", m)
@@ -168,6 +168,7 @@ def _turn_in_the_code(session: Session, m: int) -> dict[str, object]:
         "claim": turn.claim,
         "attempt": turn.attempt,
         "failures": turn.failures,
+        "waiting": turn.waiting,
         "stopping": turn.stopping,
         "aim": turn.aim,
         "untold": {taken for taken, steer in turn.steered.items() if not steer.told},
@@ -181,6 +182,7 @@ def _turn_in_the_reference(f: Fold, m: int) -> dict[str, object]:
         "claim": f.claims.get(m, 0),
         "attempt": f.attempts.get(m, 0),
         "failures": f.failures.get(m, 0),
+        "waiting": m in f.resting,
         "stopping": m in f.stopping,
         "aim": message_id(aim) if aim and m not in f.missed else None,
         "untold": {message_id(s) for s, taker in f.taken.items() if taker == m and s not in f.applied},

@@ -11,6 +11,7 @@ STEER = Case(messages=("enqueue", "steer"))
 INTERRUPT = Case(messages=("enqueue", "interrupt"))
 PAIR = Case(tool="once", beside="once")
 ASKING = replace(PAIR, approval=True)
+WAITS = Case(tool="once", waits=True, limit=1)
 
 CASES = {
     "two": replace(TWO, crash=1, pause=1),
@@ -36,6 +37,9 @@ CASES = {
     "stop-interrupt": replace(INTERRUPT, tool="once", stop=1),
     "stop-limit": Case(stop=1, limit=1, crash=1),
     "limit": replace(TOOL, limit=1, crash=1, pause=1),
+    "limit-waits": replace(WAITS, crash=2),
+    "pair-waits": replace(WAITS, beside="once", crash=1),
+    "stop-waits": replace(WAITS, stop=1, crash=1),
     "limit-step": Case(tool="once", limit=2, crash=2),
     "starts": Case(tool="idempotent", starts=1, crash=1, pause=1),
     "pair": replace(ASKING, cancel=1),
@@ -108,6 +112,7 @@ MUTATIONS = {
     "overdue-is-claimed": _without(Case(overdue=1, crash=1), overdue_rests=False),
     "handover-is-an-attempt": _without(Case(stop=1), release_undoes=False),
     "goes-on-without-a-result": _without(PAIR, results_all=False),
+    "waiting-is-an-attempt": _without(replace(WAITS, crash=1), waits_are_excused=False),
     "no-replay-of-two": _without(replace(PAIR, crash=1), replay=False),
     "no-replay": _without(replace(TOOL, crash=1), replay=False),
     "unknown-is-refused": _without(replace(TOOL, unknown=1), resolve=False),

@@ -27,13 +27,18 @@ class Call(Struct):
 
 
 class Fold(Struct):
-    """What a log amounts to. Messages are numbered in their order; all calls are of the first one's turn."""
+    """What a log amounts to. Messages are numbered in their order; all calls are of the first one's turn.
+
+    `told`: where a turn told last that it waits for calls; `resting`: turns that have done nothing since.
+    """
 
     policy: dict[int, str] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
     claims: dict[int, int] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
+    told: dict[int, int] = field(default_factory=dict)
+    resting: set[int] = field(default_factory=set)
     stopping: set[int] = field(default_factory=set)
     taken: dict[int, int] = field(default_factory=dict)
     applied: set[int] = field(default_factory=set)
@@ -82,10 +87,13 @@ def _fold_turn(  # noqa: C901 - a table
         case "turn_start":
             state.claims[m], state.open = seq, m
             state.attempts[m] = state.attempts.get(m, 0) + 1
-            state.failures[m] = state.failures.get(m, 0) + 1
+            state.failures[m] = state.failures.get(m, 0) + (m not in state.resting)
         case "turn_release":
             state.attempts[m] -= 1
-            state.failures[m] -= 1
+            state.failures[m] = max(0, state.failures[m] - 1)
+        case "waits":
+            state.told[m], state.failures[m] = seq, 0
+            state.resting.add(m)
         case "turn_end":
             state.ended[m] = more[0]
             if more[0] == "steered" and state.open:
@@ -94,6 +102,7 @@ def _fold_turn(  # noqa: C901 - a table
         case "answer":
             state.answered.add(m)
             state.failures[m] = min(state.failures[m], 1)
+            state.resting.discard(m)
         case "steer_applied":
             state.applied.add(m)
         case "steer_missed":
@@ -103,6 +112,7 @@ def _fold_turn(  # noqa: C901 - a table
 def _fold_call(state: Fold, seq: int, kind: str, name: str, more: list[Any]) -> None:
     if kind == "call":
         state.calls[name] = Call(seq)
+        state.resting.discard(1)
         return
     call = state.calls[name]
     match kind:
@@ -115,3 +125,5 @@ def _fold_call(state: Fold, seq: int, kind: str, name: str, more: list[Any]) -> 
         case "result":
             call.result = more[0]
             state.failures[1] = min(state.failures[1], 1)
+            if all(other.result for other in state.calls.values()):
+                state.resting.discard(1)

@@ -38,6 +38,30 @@ def counts_the_handover(session: Session, seq: int, event: AnyEvent) -> None:
         _apply(session, seq, event)
 
 
+def counts_who_waits(session: Session, seq: int, event: AnyEvent) -> None:
+    """An attempt that died while it only waited is one that has failed."""
+    if not isinstance(event, events.AgentStatus):
+        _apply(session, seq, event)
+
+
+def counts_until_it_waits(session: Session, seq: int, event: AnyEvent) -> None:
+    """An attempt that died before it came to wait again is one that has failed."""
+    waiting = [turn for turn in session.turns.values() if turn.waiting]
+    _apply(session, seq, event)
+    if isinstance(event, events.TurnStart):
+        for turn in waiting:
+            turn.failures += 1
+
+
+def excuses_who_goes_on(session: Session, seq: int, event: AnyEvent) -> None:
+    """A turn that has waited may die as often as it likes."""
+    rested = [m for m, turn in session.turns.items() if turn.waiting]
+    _apply(session, seq, event)
+    for m in rested:
+        if m in session.turns:
+            session.turns[m].waiting = True
+
+
 def interrupts_only_the_first(session: Session, seq: int, event: AnyEvent) -> None:
     """An interrupt stops the turn that runs and not what waits behind it."""
     first, before = session.first, {m for m, turn in session.turns.items() if turn.stopping}

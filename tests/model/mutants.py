@@ -11,7 +11,7 @@ from contracts.session import Session
 from tests.model import agent_mutants as a
 from tests.model import fold_mutants as f
 from tests.model import tool_mutants as t
-from tests.model.cases import PAIR, STEER, TOOL, TWO
+from tests.model.cases import PAIR, STEER, TOOL, TWO, WAITS
 from tests.model.rules import Case
 from tool_runner import decide as tool
 
@@ -67,6 +67,9 @@ MUTANTS = {
         Mutant(STEER, Session, "apply", f.forgets_the_receipt),
         Mutant(Case(messages=("steer",)), Session, "apply", f.aims_at_nothing),
         Mutant(Case(stop=1), Session, "apply", f.counts_the_handover),
+        Mutant(replace(WAITS, crash=1), Session, "apply", f.counts_who_waits),
+        Mutant(replace(WAITS, crash=2), Session, "apply", f.counts_until_it_waits),
+        Mutant(replace(WAITS, crash=2), Session, "apply", f.excuses_who_goes_on),
         Mutant(Case(messages=("enqueue", "steer", "interrupt")), Session, "apply", f.interrupts_only_the_first),
         Mutant(Case(messages=("interrupt",)), Session, "apply", f.interrupts_itself),
         Mutant(PAIR, Session, "apply", f.one_result_for_all),

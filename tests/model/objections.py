@@ -46,7 +46,7 @@ def _to_go_on(state: State, m: int, fact: Fact) -> str | None:
     match fact:
         case ("turn_start", _, _) if late:  # one that is to be stopped is claimed, and ended at once
             return f"turn_start of m{m}, which is overdue"
-        case ("call" | "answer" as kind, _) | ("turn_end" as kind, _, "steered") if late or stopped:
+        case ("call" | "answer" | "waits" as kind, _) | ("turn_end" as kind, _, "steered") if late or stopped:
             return f"{kind} of m{m}, which is {'overdue' if late else 'to be stopped'}"
     return None
 

@@ -49,7 +49,8 @@ class Reference:
             return None
         if overdue and self._rules.overdue_rests:
             return self._fails(f, m)
-        if f.failures.get(m, 0) >= self._case.limit:
+        spent = f.failures if self._rules.waits_are_excused else f.attempts
+        if spent.get(m, 0) >= self._case.limit:
             return self._tells(f, m) or ("turn_end", m, "failed")
         return ("turn_start", m, f.attempts.get(m, 0) + 1)
 
@@ -64,7 +65,7 @@ class Reference:
                     return ("call", name)
             wanted = [*self._tools] if self._rules.results_all else ["c"]
             if any(f.calls[name].result is None for name in wanted):
-                return None
+                return ("waits", m) if self._case.waits and f.told.get(m, 0) < task.claim else None
         if steer := self._steer(f, m):
             return steer  # one that comes after the answer has a turn of its own
         return ("turn_end", m, "completed") if m in f.answered else ("answer", m)

@@ -36,6 +36,8 @@ class Rules:
     """Who takes an overdue turn over ends it without a claim."""
     release_undoes: bool = True
     """Who is told to stop gives its claim back: a handover is no attempt."""
+    waits_are_excused: bool = True
+    """An attempt that came to only wait for calls, or found its turn so, is not counted against the limit."""
     replay: bool = True
     """A new attempt finds the recorded call by its id."""
     resolve: bool = True
@@ -58,6 +60,8 @@ class Case:
     """What the turn of the first message calls: c."""
     beside: Literal["", "once", "idempotent"] = ""
     """What it calls too, before it waits for c: d."""
+    waits: bool = False
+    """Whether an attempt that comes to wait for calls tells so, which asks for many more states."""
     approval: bool = False
     """Whether a person is asked about c."""
     cancel: int = 0

@@ -44,6 +44,8 @@ def _turn_event(fact: Fact) -> AnyEvent:  # noqa: PLR0911 - a table
             return events.TurnStart(**base, reply_to=m, attempt=attempt)
         case ("turn_release", _):
             return events.TurnRelease(**base, reply_to=m)
+        case ("waits", _):
+            return events.AgentStatus(**base, reply_to=m, status="waiting_tool", details=None)
         case ("turn_end", _, status):
             return events.TurnEnd(**base, reply_to=m, status=status)
         case ("answer", number):

@@ -198,6 +198,35 @@ async def test_who_is_at_work_while_the_broker_is_away_goes_on_with_it(tmp_path:
         assert len(started) == 1
 
 
+PATIENT = """
+[agents.patient]
+model = "script"
+attempts = 2
+"""
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+async def test_a_turn_that_waits_for_a_person_outlives_more_deaths_than_it_has_attempts(
+    tmp_path: Path, side: str
+) -> None:
+    """Promise P1: what kills its process, before or after it says that it waits, is not held against it."""
+    async with system(tmp_path, services=("edge", "agent_runner", "tool_runner"), config=PATIENT) as running:
+        token = running.token()
+        session_id = await new_session(running.edge, token)
+        async with joined(running.edge, session_id, token) as client:
+            await client.say(NOTE)
+            request = await client.until("tool_approval_request")
+            await client.until("agent_status", lambda frame: frame["status"] == "waiting_approval")
+            await running["agent_runner"].kill()
+            for _ in range(3):
+                await died(await running.add("agent_runner", MILLRACE_FAULT=f"append:agent_status:{side}:1:kill"))
+            await running["agent_runner"].start()
+            await client.until("turn_start", lambda frame: frame["attempt"] == 5)
+            await client.send("tool_approval", tool_call_id=request["tool_call_id"], approved=True)
+            assert (await client.until("turn_end"))["status"] == "completed"
+            assert running.notes == ["taken"]
+
+
 async def test_an_approval_outlives_everything(tmp_path: Path) -> None:
     """Promise P6: it is still pending when everything was killed, and then decided once."""
     async with conversation(tmp_path, "agent_runner", "tool_runner") as (running, client):
