@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from broker import points
 from broker.append import Append, append
 from broker.connect import Broker
 from broker.delivery import Delivery
@@ -66,7 +67,9 @@ def letter(tenant: str, refused: Delivery, reason: str, error: str, **more: Any)
 
 async def send(broker: Broker, what: Letter, *, deadline: float | None = None) -> None:
     """Store a letter; the same one again within two minutes is stored once. Raises what `append` raises."""
+    points.reach("append:letter", "before")
     await append(broker, Append(dead(what.tenant), msgspec.json.encode(what), what.id), deadline=deadline)
+    points.reach("append:letter", "after")
 
 
 def _headers(block: bytes) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Points: named places where a test lets this process die or hang. For tests only.
 
     append:<type>:before | after    an event is about to be appended | the broker has acknowledged it
+    append:letter:before | after    a dead letter is about to be stored | the broker has acknowledged it
     settle:<word>:before | after    a delivery is about to be answered with ack or nak | the answer is on the wire
     call:before | after             a tool is about to be called | it has answered
 

@@ -123,14 +123,17 @@ async def test_an_event_that_was_delivered_is_not_refused_when_its_session_is_go
     assert await world.letters() == []
 
 
+@pytest.mark.parametrize(
+    ("point", "stored"), [("append:letter:before", 0), ("append:letter:after", 1), ("settle:ack:before", 1)]
+)
 async def test_a_dead_letter_is_written_once_when_the_process_is_killed(
-    nats: NatsServer, world: Outside, tmp_path: Path
+    nats: NatsServer, world: Outside, tmp_path: Path, point: str, stored: int
 ) -> None:
     """Our choice: within the window of the dead letters; later it is there twice with one id."""
     last = await world.binary(sessionid="nobody")
-    async with process(nats, tmp_path, "settle:ack:before:1:kill") as dying:
+    async with process(nats, tmp_path, f"{point}:1:kill") as dying:
         assert await ended(dying) == -signal.SIGKILL
-    assert len(await world.letters()) == 1
+    assert len(await world.letters()) == stored
     async with ingesting(nats) as broker:
         await until(lambda: is_settled(broker, last))
     assert len(await world.letters()) == 1
