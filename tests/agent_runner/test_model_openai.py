@@ -67,6 +67,13 @@ async def test_thinking_is_heard_and_goes_back(server: ModelServer, model: Model
     assert server.requests[1].body["messages"][1]["reasoning_content"] == "hmm"
 
 
+async def test_thinking_is_heard_by_either_of_its_names(server: ModelServer, model: Model) -> None:
+    """Standard: `reasoning` at Ollama and newer vLLM, `reasoning_content` at others; no text, and said once."""
+    server.script(Reply((*part(), delta(reasoning="h"), delta(reasoning="mm"), delta(content="x"), *end())))
+    *pieces, _ = await said(model)
+    assert pieces == [Piece("h", "thinking"), Piece("mm", "thinking"), Piece("x")]
+
+
 async def test_arguments_come_in_whatever_fragments(server: ModelServer, model: Model) -> None:
     """Standard: by index. Promise: the first fragment counts, whole or empty."""
     server.script(
