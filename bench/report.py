@@ -50,7 +50,7 @@ ROWS = (
     Row("killed", "completed_percent", "runner killed in mid-turn: completed, %", 100, at_least=True),
     Row("killed", "clean_percent", "... and clean, %", 100, at_least=True),
     Row("killed", "takeover_p50_ms", "takeover after the kill, p50 ms"),
-    Row("killed", "takeover_max_ms", "takeover after the kill, max ms", 2000),
+    Row("killed", "takeover_max_ms", "takeover after the kill, max ms", 3000),
     Row("cancelled", "cancelled_percent", "turns cancelled in mid-stream, %", 100, at_least=True),
     Row("cancelled", "last_delta_p50_ms", "... cancel to the last delta, p50 ms"),
     Row("cancelled", "last_delta_max_ms", "... max ms", 100),

@@ -21,7 +21,7 @@ TICKETS = "TICKETS"
 TOOLS = "TOOLS"
 
 ACK_WAIT = 1.5
-"""How long a silent holder keeps a delivery: a killed runner's turn is taken over within 2 s."""
+"""How long a silent holder keeps a delivery: a killed runner's turn is taken over within twice that time, 3 s."""
 
 DELTA_TTL = 24 * 3600
 """How long a delta outlives its append: longer than an answer may stay open."""

@@ -101,16 +101,6 @@ async def test_a_runner_that_slept_through_its_takeover_writes_nothing_more(tmp_
         assert (await client.until("stream_end"))["content"] == "are you well?"
 
 
-async def test_a_runner_told_to_stop_hands_its_turn_over_without_spending_an_attempt(tmp_path: Path) -> None:
-    async with conversation(tmp_path, "agent_runner") as (running, client):
-        await in_mid_stream(client)
-        assert await running["agent_runner"].stop() == 0
-        await running["agent_runner"].start()
-        await client.until("turn_end")
-        assert attempts(client) == [1, 1]
-        finished(client)
-
-
 @pytest.mark.parametrize(
     ("fault", "status", "taken"),
     [
