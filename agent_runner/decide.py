@@ -69,13 +69,17 @@ def decide(session: Session, holding: Holding, now: float = 0) -> Act | CloseAns
         return _end(turn, holding, Outcome("cancelled"), "cancelled")
     if told := _tell_missed(turn, holding):
         return told
-    if late and not holding.outcome:
-        failure = Failure(Code.TURN_TIMEOUT, f"the turn took more than {holding.seconds:g} s", retryable=True)
-        return _end(turn, holding, Outcome("failed", failure), "error")
-    if holding.outcome:
-        reason: events.FinishReason = "stop" if holding.outcome.status == "completed" else "error"
-        return _end(turn, holding, holding.outcome, reason)
+    if outcome := holding.outcome or _failed(turn, holding, late):
+        return _end(turn, holding, outcome, "stop" if outcome.status == "completed" else "error")
     return Perform()
+
+
+def _failed(turn: Turn, holding: Holding, late: bool) -> Outcome | None:
+    """What the log says of an attempt's failure: the turn ends with it, whoever tells so; or the time is over."""
+    failure = turn.failure
+    if late and not failure:
+        failure = Failure(Code.TURN_TIMEOUT, f"the turn took more than {holding.seconds:g} s", retryable=True)
+    return Outcome("failed", failure) if failure else None
 
 
 def _claim(turn: Turn, holding: Holding, now: float) -> Put | CloseAnswer:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import nats.errors
 from nats.aio.client import Client
 
-from broker.connect import Unavailable
+from broker.connect import Rejected, Unavailable
 
 RETRY = 0.1
 CONNECT_TIMEOUT = 2
@@ -20,12 +20,14 @@ class _Ears:
 
     def __init__(self) -> None:
         self.last = ""
+        self.refused = False
         self.block = asyncio.timeout(None)
         self._inside = False
 
     async def hear(self, error: Exception) -> None:
         self.last = str(error) or type(error).__name__
         if self._inside and "permissions violation" in self.last.lower():
+            self.refused = True
             self.block.reschedule(0)
 
     def enter(self) -> asyncio.Timeout:
@@ -37,7 +39,7 @@ class _Ears:
 async def oneshot(url: str, seed_file: str, *, inbox: str = "_INBOX", within: float = 0) -> AsyncIterator[Client]:
     """A connection that never reconnects. Raises Unavailable if there is none `within` seconds.
 
-    So does the block where the broker goes away, does not answer, or does not permit what is asked.
+    So does the block where the broker goes away or does not answer; where it does not permit what is asked, Rejected.
     """
     ears = _Ears()
     client = await _connect(url, seed_file, inbox, ears, time.monotonic() + within)
@@ -47,7 +49,7 @@ async def oneshot(url: str, seed_file: str, *, inbox: str = "_INBOX", within: fl
     except nats.errors.NoRespondersError as error:
         raise Unavailable(f"{url} has no JetStream, or not that stream") from error
     except (TimeoutError, nats.errors.ConnectionClosedError) as error:
-        raise Unavailable(f"{url}: {ears.last or 'no answer'}") from error
+        raise (Rejected if ears.refused else Unavailable)(f"{url}: {ears.last or 'no answer'}") from error
     finally:
         with contextlib.suppress(nats.errors.Error):
             await client.close()

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from nats.aio.client import Client
 
-from broker.connect import Unavailable
+from broker.connect import Rejected, Unavailable
 from broker.oneshot import RETRY, oneshot
 from contracts import streams
 from contracts.streams import Consumer, Stream
@@ -25,7 +25,11 @@ logger = logging.getLogger(__name__)
 NANOSECONDS = 1_000_000_000
 STREAM_NOT_FOUND, CONSUMER_NOT_FOUND = 10059, 10014
 NOT_YET = (10005, 10008)
-"""The server's codes for a cluster that forms: no peers for the replicas, JetStream temporarily unavailable."""
+"""The server's codes for a cluster that forms: no peers for the replicas, JetStream temporarily unavailable.
+
+The first is also what a cluster answers for good that has too few servers, or too little storage for the streams'
+limits: that cannot be told apart, so it too is said only after the wait.
+"""
 
 ANSWER_WITHIN = 2.0
 """Of a question. A cluster without a leader does not answer."""
@@ -60,15 +64,16 @@ class Topology(Struct, frozen=True, kw_only=True):
 async def provision(url: str, seed_file: str, topology: Topology, *, within: float = 0) -> None:
     """Make the broker match, with the provisioner's credentials; waits `within` seconds for it.
 
-    Raises Unavailable where there is no broker, or a cluster that has not formed yet, and ProvisionFailed where it
-    cannot match. May be repeated at any time, also while services run.
+    Raises Unavailable where there is no broker, or a cluster that has not formed yet, and at once Rejected where these
+    credentials are not permitted to, and ProvisionFailed where it cannot match. May be repeated at any time, also while
+    services run.
     """
     ends = time.monotonic() + within
     while True:
         try:
             return await _provision(url, seed_file, topology, within=ends - time.monotonic())
-        except Unavailable:
-            if time.monotonic() >= ends:
+        except Unavailable as error:
+            if isinstance(error, Rejected) or time.monotonic() >= ends:
                 raise
             await asyncio.sleep(RETRY)
 

@@ -37,7 +37,7 @@ class Turn(Struct):
     `attempt` numbers the attempts; `failures` counts the claims since the last recorded step, or since the turn came to
     wait: while it is `waiting`, nobody's death is its own doing, and no claim is counted. `began` is when the first one
     claimed it, in the broker's time. `aim` is the turn that a steering message was for, until it is told
-    (`steer_missed`) that it missed it.
+    (`steer_missed`) that it missed it. `failure` is what its agent failed with: no later attempt runs it again.
     """
 
     message: events.Message
@@ -48,6 +48,7 @@ class Turn(Struct):
     attempt: int = 0
     failures: int = 0
     waiting: bool = False
+    failure: events.Failure | None = None
     stopping: bool = False
     answers: dict[str, Answer] = field(default_factory=dict)
     calls: dict[str, events.ToolResult | None] = field(default_factory=dict)
@@ -151,9 +152,9 @@ class Session(Struct):
             case events.StreamReset(message_id=message_id):
                 if (answering := self.turn_of(message_id)) and message_id in answering.answers:
                     answering.answers[message_id].since = seq
-            case events.WorkflowProgress(workflow_id=workflow_id):
+            case events.WorkflowProgress() | events.Error():
                 if self.first and (running := self.turns[self.first]).claim:
-                    running.workflows[workflow_id] = event
+                    _apply_report(running, event)
             case _:
                 pass  # for display, or an internal index: nobody acts on it
 
@@ -203,6 +204,14 @@ def _apply_status(turn: Turn, waits: bool) -> None:
     turn.waiting = waits and turn.open_answer is None
     if turn.waiting:
         turn.failures = 0
+
+
+def _apply_report(running: Turn, event: events.WorkflowProgress | events.Error) -> None:
+    """What the agent of the running turn tells beside its answers."""
+    if isinstance(event, events.Error):
+        running.failure = events.Failure(event.code, event.error, event.retryable)
+    else:
+        running.workflows[event.workflow_id] = event
 
 
 def _apply_step(

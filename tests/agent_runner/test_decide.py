@@ -174,6 +174,13 @@ def test_an_agent_that_failed_ends_its_turn_and_says_why() -> None:
     assert ends(act, "m1", "failed").error == failure
 
 
+def test_a_turn_whose_agent_has_failed_fails_also_where_somebody_else_ends_it() -> None:
+    """An answer that broke off is recorded as one that has ended: run again, the agent would go on after it."""
+    answer = [a.stream_start("a1", "m1"), a.error("no"), a.stream_end("a1", "m1"), a.turn_start("m1", 2)]
+    act = decide(fold(*CLAIMED, *answer), holding(claim=6))
+    assert ends(act, "m1", "failed").error == Failure("agent_failed", "no")
+
+
 @pytest.mark.parametrize(
     ("more", "outcome", "reason"),
     [

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.connect import Unavailable
+from broker.connect import Rejected, Unavailable
 from broker.provision import ProvisionFailed, Topology, provision
 from contracts import streams
 from tests.harness.nats_server import LOG_BYTES, TENANTS, NatsServer, nats_server
@@ -160,8 +160,15 @@ async def test_what_the_server_itself_refuses_is_said_in_its_words(nats: NatsSer
 
 async def test_a_service_cannot_provision(nats: NatsServer) -> None:
     """DESIGN 2: only the provisioner creates streams and consumers."""
-    with pytest.raises(Unavailable):
+    with pytest.raises(Rejected):
         await provision(nats.url, nats.seed("edge"), TOPOLOGY)
+
+
+async def test_who_may_not_provision_is_told_at_once(nats: NatsServer) -> None:
+    """Our choice: waiting is for a broker that may come; these credentials stay what they are."""
+    with pytest.raises(Rejected):
+        async with asyncio.timeout(20):
+            await provision(nats.url, nats.seed("edge"), TOPOLOGY, within=600)
 
 
 async def test_it_waits_for_a_broker_that_is_not_there_yet(nats: NatsServer) -> None:

@@ -87,6 +87,11 @@ def status(reply_to: str, told: Told = "waiting_tool") -> AnyEvent:
     return events.AgentStatus(**BASE, reply_to=reply_to, status=told, details=None)
 
 
+def error(text: str) -> AnyEvent:
+    """What an agent failed with."""
+    return events.Error(**BASE, code="agent_failed", error=text, message=text, retryable=False)
+
+
 def workflow_progress(progress: float) -> AnyEvent:
     """How far a workflow is."""
     return events.WorkflowProgress(**BASE, workflow_id="w", step="s", progress=progress)
@@ -188,7 +193,7 @@ def _agents_write(session: Session, held: bool) -> Iterator[AnyEvent]:
     if turn.stopping:
         yield turn_end(m, "cancelled")
         return
-    yield step(m)
+    yield from (step(m), error("no"))
     yield from (status(m, told) for told in TOLD)
     yield from (turn_end(m, "completed"), turn_end(m, "failed"))
     yield from (tool_call(f"{m}-{name}", m) for name in CALLS if f"{m}-{name}" not in session.calls)
