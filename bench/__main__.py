@@ -23,10 +23,11 @@ import msgspec
 import uvloop
 
 from bench import edge, system
+from bench.cancelling import cancelled
 from bench.report import NAMES, SYNCS, Runs, table
 from bench.scenarios import QUICK, Numbers, Scale
 from bench.scenarios import SCENARIOS as TURNS
-from bench.waiting import waiting
+from bench.waiting import waiting, waiting_full
 from bench.waking import woken
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,12 +37,14 @@ STARTS: dict[str, Callable[[str], AbstractContextManager[system.System]]] = {
     "millrace": system.millrace,
 }
 SCENARIOS = TURNS | {
+    "cancelled": cancelled,
     "joins": edge.joins,
     "fan_out": edge.fan_out,
     "idle": edge.idle,
     "drops": edge.drops,
     "stalled": edge.stalled,
     "waiting": waiting,
+    "waiting_full": waiting_full,
     "woken": woken,
 }
 SYSTEMS = {
@@ -50,13 +53,14 @@ SYSTEMS = {
     "many": ("floor", "millrace"),
     "flat_out": ("floor_single", "floor", "millrace"),
     "killed": ("millrace",),
-    "cancelled": ("millrace",),
+    "cancelled": ("floor", "millrace"),
     "joins": ("floor", "millrace"),
     "fan_out": ("floor", "millrace"),
     "idle": ("floor", "millrace"),
     "drops": ("millrace",),
     "stalled": ("millrace",),
     "waiting": ("millrace",),
+    "waiting_full": ("millrace",),
     "woken": ("millrace",),
 }
 

@@ -40,10 +40,16 @@ ROWS = (
     Row("paced", "p50_ms", "delta latency, 200 x 20/s, p50 ms", 0.8),
     Row("paced", "p99_ms", "delta latency, 200 x 20/s, p99 ms", 4.0),
     Row("paced", "cpu_s_per_million", "CPU s per million deltas, paced", 250),
-    Row("many", "deltas_per_s", "2,000 turns side by side, 1/s each: deltas/s"),
-    Row("many", "p50_ms", "... delta latency, p50 ms"),
-    Row("many", "p99_ms", "... p99 ms"),
-    Row("many", "cpu_s_per_million", "... CPU s per million deltas"),
+    *(
+        row
+        for sessions, said in ((2_000, "2,000 turns side by side, 1/s each"), (5_000, "5,000 turns, 1 in 4 s each"))
+        for row in (
+            Row("many", f"{sessions}.deltas_per_s", f"{said}: deltas/s"),
+            Row("many", f"{sessions}.p50_ms", "... delta latency, p50 ms"),
+            Row("many", f"{sessions}.p99_ms", "... p99 ms"),
+            Row("many", f"{sessions}.cpu_s_per_million", "... CPU s per million deltas"),
+        )
+    ),
     Row("flat_out", "deltas_per_s", "deltas/s, 50 sessions flat out", 100_000, at_least=True),
     Row("flat_out", "deltas_per_frame", "deltas a frame, flat out"),
     Row("flat_out", "cpu_s_per_million", "CPU s per million deltas, flat out", 10),
@@ -56,6 +62,17 @@ ROWS = (
     Row("cancelled", "last_delta_max_ms", "... max ms", 100),
     Row("cancelled", "end_p50_ms", "... cancel to `turn_end`, p50 ms"),
     Row("cancelled", "end_max_ms", "... max ms"),
+    Row("cancelled", "append_p50_ms", "one append and the answer to it, p50 ms"),
+    Row("cancelled", "append_max_ms", "... max ms"),
+    *(
+        row
+        for way in ("stalled", "streaming")
+        for row in (
+            Row("cancelled", f"{way}_closed_p50_ms", f"cancel to the closed connection of a {way} model, p50 ms"),
+            Row("cancelled", f"{way}_closed_max_ms", "... max ms", 100),
+            Row("cancelled", f"{way}_end_p50_ms", "... cancel to `turn_end`, p50 ms"),
+        )
+    ),
     Row("joins", "joined_percent", "1,000 joins at once: let in, %", 99, at_least=True),
     Row("joins", "ready_p50_ms", "... ready, p50 ms"),
     Row("joins", "ready_p99_ms", "... ready, p99 ms"),
@@ -98,6 +115,9 @@ ROWS = (
             Row("woken", f"cold_{facts}_max_ms", "... max ms"),
         )
     ),
+    Row("waiting_full", "kib.agent_runner", "with a full conversation: KiB of agent_runner for each"),
+    Row("waiting_full", "kib.tool_runner", "... KiB of tool_runner"),
+    Row("waiting_full", "woken_p50_ms", "... decision to the end of the turn, p50 ms"),
     Row("stalled", "edge_beside_grew_kib", "... memory the edge grew by, KiB"),
 )
 

@@ -2,10 +2,9 @@
 
     first_delta_idle  one turn of one delta at a time: message sent → first delta received
     paced             200 sessions at 20 deltas/s: delta stamped → received, and CPU
-    many              2,000 sessions at one delta a second, side by side in one agent_runner
+    many              2,000 sessions at one delta a second, side by side in one agent_runner, and 5,000 at a quarter
     flat_out          50 sessions without a pace: deltas/s and CPU
     killed            `kill -9` of the agent_runner in mid-stream, one turn after another
-    cancelled         `cancel` in mid-stream: sent → last delta received, and → `turn_end`
 
 Every loop is bounded in count, every turn in time.
 """
@@ -37,8 +36,8 @@ class Scale(Struct, frozen=True, kw_only=True):
     rested_turns: int = 100
     paced_sessions: int = 200
     paced_deltas: int = 200
-    many_sessions: int = 2_000
-    many_deltas: int = 20
+    many: tuple[tuple[int, int, int], ...] = ((2_000, 1000, 20), (5_000, 4000, 10))
+    """Sessions, milliseconds from delta to delta, deltas: all of them run at once for ten seconds at least."""
     flat_sessions: int = 50
     flat_deltas: int = 2_000  # an answer stays near 44 kB: `stream_end` carries it whole
     flat_seconds: float = 3.5
@@ -52,6 +51,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     drop_sessions: int = 50
     stall_pairs: int = 500
     waiting: int = 10_000
+    waiting_full: int = 200
     woken: int = 20
     facts: tuple[int, ...] = (100, 25_000, 100_000)  # a conversation fills its budget at 20,000
     wakes: int = 20
@@ -74,8 +74,9 @@ QUICK = Scale(
     stall_pairs=20,
     stall_turns=1,
     waiting=400,
+    waiting_full=20,
     woken=5,
-    many_sessions=100,
+    many=((100, 1000, 20),),
     facts=(100, 2_000),
     wakes=3,
 )
@@ -114,7 +115,11 @@ async def paced(system: System, scale: Scale) -> Numbers:
 
 async def many(system: System, scale: Scale) -> Numbers:
     """Thousands of turns at the same time, each slow; 200 of them begin in a second."""
-    return await _paced(system, scale.many_sessions, scale.many_deltas, 1000, scale.many_sessions / 200)
+    numbers: Numbers = {}
+    for sessions, interval_ms, deltas in scale.many:
+        measured = await _paced(system, sessions, deltas, interval_ms, sessions / 200)
+        numbers |= {f"{sessions}.{key}": value for key, value in measured.items()}
+    return numbers
 
 
 async def _paced(system: System, sessions: int, deltas: int, interval_ms: int, spread: float) -> Numbers:
@@ -125,7 +130,7 @@ async def _paced(system: System, sessions: int, deltas: int, interval_ms: int, s
 
         async def one(session: Session) -> Turn:
             await asyncio.sleep(delay.random() * spread)
-            return await session.run(program(deltas, interval_ms), limit=60)
+            return await session.run(program(deltas, interval_ms), limit=180)
 
         turns = await asyncio.gather(*map(one, pool.sessions))
         latencies = {f"p{p}_ms": percentile(pool.latencies, p) for p in (50, 99)}
@@ -185,40 +190,12 @@ async def killed(system: System, scale: Scale) -> Numbers:
         } | faults(turns, pool, 100)
 
 
-async def cancelled(system: System, scale: Scale) -> Numbers:
-    """Turns at 100 deltas a second in four sessions, each cancelled after 5 to 60 of them."""
-    pick = random.Random(1)
-    lasts, ends, kept = array("q"), array("q"), 0
-    async with connected(system.port, system.tokens, 4) as pool:
-        await warm(pool)
-        for i in range(scale.cancels):
-            session = pool.sessions[i % len(pool.sessions)]
-            running = asyncio.create_task(session.run(program(1000, 10), limit=60))
-            await asyncio.sleep(0)
-            assert session.turn is not None
-            await session.turn.reach(pick.randint(5, 60))
-            asked = time.monotonic_ns()
-            session.cancel()
-            turn = await running
-            lasts.append(max(0, turn.last - asked))
-            ends.append(turn.ended - asked)
-            kept += turn.status == "cancelled"
-    return {
-        "cancelled_percent": 100 * kept / scale.cancels,
-        "last_delta_p50_ms": percentile(lasts, 50),
-        "last_delta_max_ms": percentile(lasts, 100),
-        "end_p50_ms": percentile(ends, 50),
-        "end_max_ms": percentile(ends, 100),
-    }
-
-
 SCENARIOS: dict[str, Callable[[System, Scale], Awaitable[Numbers]]] = {
     "first_delta_idle": first_delta_idle,
     "paced": paced,
     "many": many,
     "flat_out": flat_out,
     "killed": killed,
-    "cancelled": cancelled,
 }
 
 
@@ -262,8 +239,9 @@ def program(deltas: int, interval_ms: int, size: int = SIZE) -> str:
 
 
 async def warm(pool: Pool) -> None:
-    """One short turn in every session, which is not counted."""
-    await asyncio.gather(*(session.run(program(2, 0)) for session in pool.sessions))
+    """One short turn in every session, which is not counted. A few hundred at a time: all of them are to end."""
+    for start in range(0, len(pool.sessions), 200):
+        await asyncio.gather(*(session.run(program(2, 0)) for session in pool.sessions[start : start + 200]))
     del pool.latencies[:]
 
 

@@ -37,15 +37,23 @@ model = "script"
 
 [agents.reading]
 run = "bench.reading:reading"
+
+[agents.model]
+model = "openai:bench"
+base_url = "http://127.0.0.1:{model_port}/v1"
+first_seconds = 3600
+idle_seconds = 3600
+request_seconds = 3600
 """
 
 
 class System(Struct, frozen=True):
-    """A running system: where it listens, who may enter, and the processes it started."""
+    """A running system: where it listens, who may enter, the processes it started, where it expects a model."""
 
     port: int
     tokens: Sequence[str]
     roots: Sequence[int]
+    model_port: int = 0
 
     def processes(self) -> list[processes.Process]:
         """All its processes now, without the client."""
@@ -76,10 +84,10 @@ def floor(sync: str, mode: str = "coalesce") -> Iterator[System]:
 @contextmanager
 def millrace(sync: str) -> Iterator[System]:
     """`millrace up` on an empty data directory, with the per-user limits lifted."""
-    port = _free_port()
+    port, model_port = _free_port(), _free_port()
     with _workplace() as (place, started):
         data, config = place / "data", place / "millrace.toml"
-        config.write_text(CONFIG)
+        config.write_text(CONFIG.format(model_port=model_port))
         python = [sys.executable, "-m", "millrace"]
         up = ["up", "--port", str(port), "--data", str(data), "--config", str(config)]
         started.append(_start([*python, *up], place, {"MILLRACE_SYNC": sync}))
@@ -96,7 +104,7 @@ def millrace(sync: str) -> Iterator[System]:
             ).stdout.strip()
             for i in range(USERS)
         ]
-        yield System(port, tokens, [started[0].pid])
+        yield System(port, tokens, [started[0].pid], model_port)
 
 
 @contextmanager

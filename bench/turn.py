@@ -31,7 +31,7 @@ class Turn:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.client_message_id = ""
         self.status = ""
-        self.sent = self.first = self.last = self.ended = 0
+        self.sent = self.accepted = self.first = self.last = self.ended = 0
         self.starts: list[int] = []
         self.frames = self.received = self.next = self.lost = self.repeated = self.misplaced = 0
         self.resets = self.gaps = 0
@@ -56,14 +56,15 @@ class Turn:
             case "error" if self._message_id is None:  # refused; later ones end with `turn_end`
                 self.end(now, f"error {frame.code}")
             case _:
-                self._note(frame)
+                self._note(frame, now)
         return True
 
-    def _note(self, frame: Incoming) -> None:
+    def _note(self, frame: Incoming, now: int) -> None:
         match frame.type:
             case "message" | "message_accepted":
                 if frame.client_message_id == self.client_message_id:
                     self._message_id = frame.message_id
+                    self.accepted = now if frame.type == "message_accepted" else self.accepted
             case "stream_start":
                 self._answer = frame.message_id
             case "stream_reset":

@@ -14,6 +14,10 @@ from bench.scenarios import Numbers, Scale, percentile
 from bench.system import System
 
 ASKING = json.dumps([{"tool": "demo.note", "arguments": {"text": "x"}}])
+FILLING = json.dumps([{"stream": {"deltas": 40, "size": 800}}])
+FILLINGS = 4
+"""Answers of 8,000 tokens, as many as an agent is shown by default, which is what is kept of a session."""
+
 CLIENTS = 4
 WATCHED = 20.0
 """Seconds over which the cost is measured."""
@@ -21,10 +25,18 @@ WATCHED = 20.0
 
 async def waiting(system: System, scale: Scale) -> Numbers:
     """Every session has one turn, which asks for an approval that nobody gives; then some are given."""
+    return await _waiting(system, scale, scale.waiting, (ASKING,))
+
+
+async def waiting_full(system: System, scale: Scale) -> Numbers:
+    """Likewise, at the end of a conversation that is as long as one can be that the agent is shown whole."""
+    return await _waiting(system, scale, scale.waiting_full, (*[FILLING] * FILLINGS, ASKING))
+
+
+async def _waiting(system: System, scale: Scale, count: int, contents: tuple[str, ...]) -> Numbers:
     before = processes.rss_by_role(system.processes())
-    share = scale.waiting // CLIENTS
     with ThreadPoolExecutor(CLIENTS) as pool:
-        made = list(pool.map(lambda n: _ask(system.port, system.tokens[n], share), range(CLIENTS)))
+        made = list(pool.map(lambda n: _ask(system.port, system.tokens[n], count // CLIENTS, contents), range(CLIENTS)))
     sessions = [(system.tokens[n], session_id) for n, ids in enumerate(made) for session_id in ids]
     await _until_asked(system, sessions)
     (broker,) = (process.pid for process in system.processes() if process.role == "nats-server")
@@ -46,11 +58,15 @@ async def waiting(system: System, scale: Scale) -> Numbers:
     return numbers
 
 
-def _ask(port: int, token: str, count: int) -> list[str]:
+def _ask(port: int, token: str, count: int, contents: Sequence[str]) -> list[str]:
     ids = create_sessions(port, token, count)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    for session_id in ids:
-        _request(connection, "POST", f"/api/v1/sessions/{session_id}/messages", token, {"content": ASKING})
+    for said, content in enumerate(contents):
+        for session_id in ids:
+            path = f"/api/v1/sessions/{session_id}/messages"
+            while said and len(_request(connection, "GET", path, token, None)["messages"]) < 2 * said:
+                time.sleep(0.01)  # what was asked before is not answered yet
+            _request(connection, "POST", path, token, {"content": content})
     connection.close()
     return ids
 
@@ -75,9 +91,10 @@ def _approve(port: int, token: str, session_id: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     path = f"/api/v1/sessions/{session_id}"
     (asked,) = _request(connection, "GET", f"{path}/approvals", token, None)["items"]
+    told = _request(connection, "GET", f"{path}/events?after=0&limit=1000", token, None)["events"]
+    after = f"{path}/events?after={told[-1]['cursor']}&limit=1000"
     began = time.monotonic_ns()
     _request(connection, "POST", f"{path}/approvals/{asked['tool_call_id']}", token, {"approved": False})
-    after = f"{path}/events?after=0&limit=1000"
     while True:
         page = _request(connection, "GET", after, token, None)
         if any(event["type"] == "turn_end" for event in page["events"]):
