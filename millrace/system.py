@@ -118,7 +118,7 @@ class System:
             renew_epoch=renew,
         )
         try:
-            await provision(server.url, str(server.credentials.user(PROVISIONER)), topology)
+            await provision(server.url, str(server.credentials.user(PROVISIONER)), topology, within=READY_WITHIN)
         except (ProvisionFailed, Unavailable) as error:
             raise CommandError(str(error)) from None
         mark.renewed()

@@ -90,7 +90,7 @@ class NatsServer:
         topology = Topology(
             tenants=server.tenants, log_bytes=server.log_bytes, ack_wait=ack_wait, groups=server.groups, **more
         )
-        await provision(self.url, self.seed(streams.PROVISIONER), topology)
+        await provision(self.url, self.seed(streams.PROVISIONER), topology, within=5)
 
     async def start(self) -> None:
         """Run it on what it has stored."""
