@@ -15,6 +15,10 @@ from contracts.events import AnyEvent
 CallEvent = events.ToolCall | events.ToolApprovalRequest | events.ToolApproval | events.ToolStarted | events.ToolResult
 
 
+BROKEN_OFF = ("cancelled", "error")
+"""How an answer ends only because its turn is about to: it is no step that an attempt has finished."""
+
+
 class Answer(Struct):
     """One answer of a turn. `since`: the stream_start or the last stream_reset, where what is streamed begins."""
 
@@ -228,9 +232,11 @@ def _apply_step(
         case events.StreamStart(message_id=message_id):
             turn.answers[message_id] = Answer(message_id, seq)
             turn.waiting = False
-        case events.StreamEnd(message_id=message_id):
+        case events.StreamEnd(message_id=message_id, finish_reason=reason):
             turn.answers[message_id] = Answer(message_id, seq, event)
-            turn.failures, turn.waiting = min(turn.failures, 1), False
+            turn.waiting = False
+            if reason not in BROKEN_OFF:
+                turn.failures = min(turn.failures, 1)
         case events.Step(place=place):
             turn.steps[place] = event
             turn.failures, turn.waiting = min(turn.failures, 1), False

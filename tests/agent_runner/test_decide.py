@@ -197,8 +197,10 @@ def test_an_open_answer_ends_before_its_turn(more: list[AnyEvent], outcome: Outc
 
 def test_a_turn_past_the_limit_ends_its_open_answer_first() -> None:
     """WIRE: an answer that is open when its turn fails ends before it."""
-    session = fold(*CLAIMED, a.stream_start("a1", "m1"))
-    assert decide(session, holding(joined=2, limit=1)) == CloseAnswer("a1", "error")
+    streaming = [*CLAIMED, a.stream_start("a1", "m1"), a.turn_start("m1", 2)]
+    assert decide(fold(*streaming), holding(joined=4, limit=2)) == CloseAnswer("a1", "error")
+    closed = fold(*streaming, a.stream_end("a1", "m1", "error"))
+    ends(decide(closed, holding(joined=4, limit=2)), "m1", "failed")
 
 
 def test_a_steer_is_taken_in_by_its_end_and_then_said_to_be_applied() -> None:

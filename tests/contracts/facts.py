@@ -67,9 +67,9 @@ def stream_reset(message_id: str) -> AnyEvent:
     return events.StreamReset(**BASE, message_id=message_id, attempt=2, reason="r")
 
 
-def stream_end(message_id: str, reply_to: str) -> AnyEvent:
+def stream_end(message_id: str, reply_to: str, reason: events.FinishReason = "stop") -> AnyEvent:
     """An answer ends."""
-    return events.StreamEnd(**BASE, message_id=message_id, reply_to=reply_to, content="x", finish_reason="stop")
+    return events.StreamEnd(**BASE, message_id=message_id, reply_to=reply_to, content="x", finish_reason=reason)
 
 
 def steer_applied(message_id: str, reply_to: str) -> AnyEvent:

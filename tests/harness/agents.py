@@ -84,6 +84,8 @@ async def reader(turn: Turn) -> None:
 async def faulty(turn: Turn) -> None:
     """Fails in the way that it is asked to."""
     how = turn.message.content
+    if how == "die speaking":
+        await turn.say(_last_words())
     await turn.say("before ")
     if how == "raise":
         raise ValueError("a secret")
@@ -104,6 +106,11 @@ async def faulty(turn: Turn) -> None:
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     await turn.say("after")
+
+
+async def _last_words() -> AsyncIterator[str]:
+    yield "half"
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def endless(turn: Turn) -> None:

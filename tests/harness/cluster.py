@@ -132,6 +132,7 @@ async def cluster(data: Path, *, log_bytes: int = LOG_BYTES) -> AsyncIterator[Cl
         await running.provision()
         yield running
     finally:
+        await running.close_clients()
         await running.kill()
 
 

@@ -39,6 +39,7 @@ class NatsServer:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._process: Process | None = None
+        self._clients: list[Client] = []
 
     @property
     def url(self) -> str:
@@ -64,25 +65,28 @@ class NatsServer:
         return Settings(nats_url=self.url, nkey=self.seed(service), **more)  # type: ignore[arg-type]
 
     async def client(self, user: str, on_error: OnError = _ignore) -> Client:
-        """A plain NATS client with a user's credentials. The test closes it."""
-        return await nats.connect(
-            self.url.split(","),
-            nkeys_seed=self.seed(user),
-            inbox_prefix=streams.inbox(user),
-            reconnect_time_wait=RECONNECT_WAIT,
-            max_reconnect_attempts=-1,
-            error_cb=on_error,
-        )
+        """A plain NATS client with a user's credentials."""
+        return await self._client(on_error, nkeys_seed=self.seed(user), inbox_prefix=streams.inbox(user))
 
     async def tenant_client(self, tenant: str, on_error: OnError = _ignore) -> Client:
-        """A plain NATS client as a tenant's external system has it. The test closes it."""
-        return await nats.connect(
+        """A plain NATS client as a tenant's external system has it."""
+        return await self._client(on_error, nkeys_seed=self.tenant_seed(tenant))
+
+    async def _client(self, on_error: OnError, **options: Any) -> Client:
+        client = await nats.connect(
             self.url.split(","),
-            nkeys_seed=self.tenant_seed(tenant),
             reconnect_time_wait=RECONNECT_WAIT,
             max_reconnect_attempts=-1,
             error_cb=on_error,
+            **options,
         )
+        self._clients.append(client)
+        return client
+
+    async def close_clients(self) -> None:
+        """Close those that no test has closed: one that reconnects for ever cannot be cancelled, and hangs the run."""
+        for client in self._clients:
+            await client.close()
 
     async def provision(self, ack_wait: float = streams.ACK_WAIT, **more: Any) -> None:
         """Make the streams and consumers match the topology."""
@@ -156,6 +160,7 @@ async def nats_server(
             await running.provision(ack_wait)
         yield running
     finally:
+        await running.close_clients()
         await running.kill()
 
 

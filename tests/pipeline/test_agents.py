@@ -12,7 +12,6 @@ import pytest
 
 from examples.research import FOUND
 from tests.harness.client import Client, joined, new_session
-from tests.harness.history import read_log
 from tests.harness.system import System, system
 from tests.harness.wait import until
 
@@ -373,11 +372,12 @@ async def test_a_replay_that_does_not_match_the_agents_code_fails_and_says_where
         assert effects(running) == ["first"]
 
 
-async def test_a_turn_whose_attempts_all_die_fails_and_its_message_is_kept(running: System) -> None:
+@pytest.mark.parametrize("how", ["die", "die speaking"])
+async def test_a_turn_whose_attempts_all_die_fails_and_its_message_is_kept(running: System, how: str) -> None:
     """Our choice: `attempts` of the agent. The process is started again by its supervisor."""
     session_id, token = await talk(running, "faulty")
     async with joined(running.edge, session_id, token) as client:
-        await client.say("die")
+        await client.say(how)
         # the answer `before ` is a recorded step: the attempt that recorded it is the first of those that count
         for _ in range(2):
             async with asyncio.timeout(15):
@@ -385,7 +385,7 @@ async def test_a_turn_whose_attempts_all_die_fails_and_its_message_is_kept(runni
             await running["agent_runner"].restart()
         end = await client.until("turn_end")
         assert (end["status"], end["error"]["code"]) == ("failed", "agent_failed")
-        log = await read_log(await running.nats.client("provisioner"), 0)
+        log = await running.log()
         assert sum(record.type == "turn_end" for record in log) == 1
         assert [(letter["reason"], letter["message_id"]) for letter in await letters(running)] == [
             ("agent_failed", end["reply_to"])
