@@ -75,6 +75,7 @@ POINTS: dict[str, dict[str, tuple[str, ...]]] = {
         "append:steer_missed": ("late steer",),
         "append:step": ("steps", "steps:2"),
         "append:turn_end": ("stream", "note", "failure", "cancel", "steer", "steer:2", "interrupt", "overdue"),
+        "append:letter": ("overdue",),
         "append:turn_release": ("stop",),
         "append:error": ("failure",),
         "settle:ack": ("stream", "cancel", "interrupt", "failure"),
