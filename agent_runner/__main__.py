@@ -17,11 +17,11 @@ from contracts import streams
 from contracts.config import Config
 
 
-def _folded(config: Config) -> Folded[State]:
+def _folded(config: Config, most: int) -> Folded[State]:
     """Begun from what is kept beside the log. A state has room for the largest prompt of any agent."""
     room = max([ROOM, *(4 * agent.context_tokens for agent in config.agents.values())])
     return Folded(
-        lambda: State.empty(room), again=lambda stored, epoch: State.again(stored, epoch, room), kept=State.kept
+        lambda: State.empty(room), most, again=lambda stored, epoch: State.again(stored, epoch, room), kept=State.kept
     )
 
 
@@ -38,10 +38,8 @@ def served(settings: Settings, config: Config) -> tuple[str, ...]:
 
 async def run(process: Process) -> None:
     """Hold messages until told to stop, then give back what is held."""
-    agents, folded = (
-        Agents(process.config, Tools(process.broker, process.config.servers).offered),
-        _folded(process.config),
-    )
+    agents = Agents(process.config, Tools(process.broker, process.config.servers).offered)
+    folded = _folded(process.config, process.settings.states_bytes)
     groups = served(process.settings, process.config)
     agents.load(groups)
 

@@ -41,6 +41,11 @@ class State(Struct):
         """The state of a session without a fact; prompts of at most `room` bytes will be built from it."""
         return cls(conversation=Conversation(room=room))
 
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that it takes, roughly."""
+        return self.session.weight + self.conversation.weight + len(self.past)
+
     def apply(self, seq: int, event: AnyEvent) -> None:
         """Take in the fact at `seq`. A message that was stored before, however long ago, opens no turn."""
         if isinstance(event, events.Message) and self._has_ended(event.message_id):

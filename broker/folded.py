@@ -30,21 +30,24 @@ Kept = Callable[[F, str, int], bytes]
 class Folded(Generic[F]):
     """States that holders left behind, so that the next one of a topic need not fold from its beginning.
 
-    A state is always a prefix of its topic, folded; one holder has it at a time. The oldest are forgotten.
+    A state is always a prefix of its topic, folded; one holder has it at a time. Those that were left longest ago are
+    forgotten where all together take more than `most` bytes, by their own estimate.
     """
 
     def __init__(
-        self, empty: Callable[[], F], most: int = 1024, *, again: Again[F] | None = None, kept: Kept[F] | None = None
+        self, empty: Callable[[], F], most: int, *, again: Again[F] | None = None, kept: Kept[F] | None = None
     ) -> None:
         self.again = again
         self._kept = kept
         self._empty = empty
         self._most = most
-        self._states: dict[Topic, tuple[int, F, int]] = {}
+        self._states: dict[Topic, tuple[int, F, int, int]] = {}
+        self._weight = 0
 
     def take(self, topic: Topic) -> tuple[int, F, int]:
         """A state, the sequence up to which it holds, and how many facts nobody has kept. It is the caller's now."""
-        return self._states.pop(topic, None) or (0, self._empty(), 0)
+        found = self._forget(topic)
+        return found[:3] if found else (0, self._empty(), 0)
 
     def keep(self, broker: Broker, topic: Topic, seq: int, state: F, behind: int = 0) -> None:
         """Leave a state for the next holder, unless there is one that is further; beside the log, too, now and then."""
@@ -58,10 +61,18 @@ class Folded(Generic[F]):
                 if len(payload) <= KEPT_BYTES:
                     keep(broker, topic.turns_state, payload)
         if seq >= self._states.get(topic, (0,))[0]:
-            self._states.pop(topic, None)
-            self._states[topic] = (seq, state, behind)
-        while len(self._states) > self._most:
-            del self._states[next(iter(self._states))]
+            self._forget(topic)
+            weight = state.weight
+            self._states[topic] = (seq, state, behind, weight)
+            self._weight += weight
+        while self._weight > self._most:
+            self._forget(next(iter(self._states)))
+
+    def _forget(self, topic: Topic) -> tuple[int, F, int, int] | None:
+        found = self._states.pop(topic, None)
+        if found:
+            self._weight -= found[3]
+        return found
 
     async def begin(self, broker: Broker, topic: Topic) -> tuple[F, int] | None:
         """A fold that was kept beside the log, and how far it goes."""

@@ -40,6 +40,10 @@ LOOKS = 200
 class Fold(Protocol):
     """State that a holder keeps: what its topic's facts, applied in order, amount to."""
 
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that it takes, roughly; cheap to ask for."""
+
     def apply(self, seq: int, event: AnyEvent) -> None:
         """Take in the fact at `seq`."""
 

@@ -57,6 +57,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     groups: str = ""
     """The groups of agents that an agent runner runs, separated by commas; empty: every one."""
 
+    states_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024**2
+    """Memory for the states of sessions that a runner is not at work for: their next turn begins without a read."""
+
     demo_notes: str = ""
     """The file that the demo server's `note` appends to."""
 

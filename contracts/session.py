@@ -95,6 +95,11 @@ class Session(Struct):
         return copy.deepcopy(self)
 
     @property
+    def weight(self) -> int:
+        """Bytes of memory, roughly (by measurement); what an open turn has recorded is its holder's and not counted."""
+        return 1024 + 100 * len(self.ended) + 4096 * (len(self.turns) + len(self.calls))
+
+    @property
     def first(self) -> str | None:
         """The first message without `turn_end`: the one whose turn runs or is next."""
         return next(iter(self.turns), None)

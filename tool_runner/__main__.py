@@ -22,7 +22,8 @@ async def run(process: Process) -> None:
     lister = Lister(process.broker)
     async with Servers(process.config.servers, told=lister.told) as servers, asyncio.TaskGroup() as tasks:
         listing = tasks.create_task(lister.run(), name="listing")
-        tools = Tools(process.config, servers, Folded(Session, again=session_of), wait)
+        folded = Folded(Session, process.settings.states_bytes, again=session_of)
+        tools = Tools(process.config, servers, folded, wait)
 
         async def hold(delivery: Delivery) -> None:
             await hold_call(process.broker, delivery, tools)

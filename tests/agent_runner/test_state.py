@@ -1,6 +1,10 @@
 """What an agent runner folds of a session, and how it is kept."""
 
+import gc
+import tracemalloc
 from typing import Any
+
+import pytest
 
 from agent_runner import state as module
 from agent_runner.conversation import ROOM
@@ -8,7 +12,7 @@ from agent_runner.state import DIGEST, State
 from broker.folded import KEPT_BYTES
 from contracts import events
 from contracts.events import AnyEvent
-from tests.agent_runner.test_conversation import answers, asks, calls, ends
+from tests.agent_runner.test_conversation import answers, asks, calls, ends, results
 from tests.contracts import facts as a
 
 
@@ -108,3 +112,45 @@ def test_facts_that_are_no_messages_are_taken_in_as_they_come() -> None:
     """A cancel of a message that is past stops nothing."""
     state = fold(asks("m1"), ends("m1"), events.Cancel(**a.BASE, user_id="u"))
     assert not state.session.turns
+
+
+@pytest.mark.parametrize(
+    ("turns", "size", "called"),
+    [(1, 20, 0), (1, 2_000, 0), (100, 20, 0), (2_500, 20, 0), (100, 2_000, 0), (8, 20_000, 0), (100, 20, 3)],
+)
+def test_a_state_weighs_about_what_it_takes_of_the_memory(turns: int, size: int, called: int) -> None:
+    """Our choice: within a third. It is what the memory of `MILLRACE_STATES_BYTES` is divided by."""
+
+    def folded(name: str) -> State:
+        state = State.empty(ROOM)
+        for n in range(turns):
+            message_id = f"{name}-{n:08d}-of-some-length"
+            facts: list[AnyEvent] = [asks(message_id, "why?"), a.turn_start(message_id)]
+            for c in range(called):
+                facts += [calls(message_id, f"{message_id}-{c}"), results(message_id, f"{message_id}-{c}")]
+            facts += [answers(message_id, "w" * size), ends(message_id)]
+            fold(*(fact for fact in map(events.decode, map(events.encode, facts)) if fact), into=state)
+        return state
+
+    folded("first")  # what is made once
+    number = max(2, 200 // turns)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        states = [folded(f"state {n}") for n in range(number)]
+        gc.collect()
+        taken = (tracemalloc.get_traced_memory()[0] - before) / number
+    finally:
+        tracemalloc.stop()
+    assert states[0].weight == pytest.approx(taken, rel=1 / 3)
+
+
+def test_what_is_forgotten_weighs_nothing() -> None:
+    """Promise: a state is of bounded size, and so is its weight."""
+    state, most = State.empty(4096), 0
+    for n in range(300):
+        fold(asks(f"m{n}"), calls(f"m{n}", f"c{n}"), results(f"m{n}", f"c{n}"), answers(f"m{n}", "x" * 99), into=state)
+        fold(ends(f"m{n}"), into=state)
+        if n == 100:
+            most = state.weight
+    assert state.weight - most < 200 * 101

@@ -10,7 +10,7 @@ from broker.connect import Broker, connect
 from broker.feed import Feed, Feeds
 from broker.folded import Folded, holding
 from broker.hold import Hold
-from tests.broker.holders import Seen, delivery, say
+from tests.broker.holders import ROOMY, Seen, delivery, say
 from tests.broker.readers import TOPIC
 from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy, proxied
@@ -85,7 +85,7 @@ async def runner(service: Connect, proxy: Proxy) -> AsyncIterator[Broker]:
 
 @pytest.fixture
 def folded() -> Folded[Seen]:
-    return Folded(Seen)
+    return Folded(Seen, ROOMY)
 
 
 @pytest.fixture

@@ -120,11 +120,19 @@ async def store_messages(edge: Broker, number: int = 1, data: bytes = b"x") -> N
     await edge.request(MESSAGE, data)
 
 
+ROOMY = 1 << 20
+"""For every state of a test."""
+
+
 class Seen:
     """A fold that remembers where it has been."""
 
     def __init__(self) -> None:
         self.seqs: list[int] = []
+
+    @property
+    def weight(self) -> int:
+        return 8 * len(self.seqs)
 
     def apply(self, seq: int, _event: AnyEvent) -> None:
         self.seqs.append(seq)

@@ -111,12 +111,29 @@ async def test_what_was_folded_is_there_for_the_next_holder(runner: Broker, edge
 
 
 async def test_the_state_that_was_left_longest_ago_is_forgotten(runner: Broker) -> None:
-    folded = Folded(Seen, most=2)
-    topics = [type(TOPIC).session("acme", name) for name in "abc"]
-    for seq, topic in enumerate(topics, 1):
-        folded.keep(runner, topic, seq, Seen())
-    folded.keep(runner, topics[1], 1, Seen())
-    assert [folded.take(topic)[0] for topic in topics] == [0, 2, 3]
+    folded = Folded(Seen, most=8 * 4)
+    topics = [type(TOPIC).session("acme", name) for name in "abcd"]
+
+    def leave(number: int, *seqs: int) -> None:
+        state = Seen()
+        state.seqs += seqs
+        folded.keep(runner, topics[number], max(seqs), state)
+
+    leave(0, 1)
+    leave(1, 2)
+    leave(0, 1, 3)  # which is newer now, and takes no more room for having been there before
+    leave(2, 4)
+    leave(2, 4)
+    assert [bool(folded.take(topic)[0]) for topic in topics] == [True, True, True, False]
+    leave(0, 1, 3)
+    leave(1, 2)
+    leave(2, 4)
+    leave(3, 5)
+    assert [folded.take(topic)[0] for topic in topics] == [0, 2, 4, 5]
+    leave(0, *range(1, 6))  # more than there is room for, alone
+    assert folded.take(topics[0])[0] == 0
+    leave(1, 6)
+    assert folded.take(topics[1])[0] == 6
 
 
 async def test_work_that_is_not_wanted_any_more_is_cancelled(hold: Hold[Seen], edge: Broker) -> None:

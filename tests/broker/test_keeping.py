@@ -11,7 +11,7 @@ from broker.connect import Broker
 from broker.delivery import Delivery
 from broker.folded import Folded, holding
 from tests.broker.conftest import Connect
-from tests.broker.holders import Seen, cancel, consuming, is_settled, say, state
+from tests.broker.holders import ROOMY, Seen, cancel, consuming, is_settled, say, state
 from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy
 from tests.harness.wait import until
@@ -93,7 +93,7 @@ async def test_who_waits_looks_when_the_broker_was_away(
     """What is stored meanwhile is told live to nobody; looks are far apart where many wait."""
     monkeypatch.setattr(holding_module, "LOOK_EVERY", 600.0)
     heard = asyncio.Event()
-    folded = Folded(Seen)
+    folded = Folded(Seen, ROOMY)
 
     async def wait(delivery: Delivery) -> None:
         async with holding(broker, delivery, folded) as hold:

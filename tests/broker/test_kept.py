@@ -19,7 +19,7 @@ from contracts.kept import session_of
 from contracts.session import Session
 from contracts.subjects import Topic
 from tests.broker.conftest import Connect
-from tests.broker.holders import CANCEL, TOPIC, delivery
+from tests.broker.holders import CANCEL, ROOMY, TOPIC, delivery
 from tests.harness.nats_server import NatsServer
 from tests.harness.wait import until
 
@@ -31,7 +31,7 @@ FACTS = 400
 def folded(*, keeps: bool = True) -> Folded[State]:
     """As an agent runner has it that has just started."""
     kept = State.kept if keeps else None
-    return Folded(State, again=lambda stored, epoch: State.again(stored, epoch, ROOM), kept=kept)
+    return Folded(State, ROOMY, again=lambda stored, epoch: State.again(stored, epoch, ROOM), kept=kept)
 
 
 async def talk(edge: Broker, agent: Broker, turns: int, first: int = 0) -> None:
@@ -161,7 +161,7 @@ async def test_a_tool_runner_begins_from_what_an_agent_runner_kept(
     await look(agent, folded())
     await until(lambda: load(agent, TOPIC.turns_state))
     async with service("tool_runner") as tools:
-        states = Folded(Session, again=session_of)
+        states = Folded(Session, ROOMY, again=session_of)
         async with holding(tools, delivery(tools), states) as hold:
             assert hold.number == 0
             assert len(hold.state.ended) == FACTS // 2
@@ -178,6 +178,6 @@ async def test_a_fold_that_cannot_be_kept_harms_nobody(
     def refuse(*_: object) -> bytes:
         raise OverflowError
 
-    states = Folded(State, again=lambda stored, epoch: State.again(stored, epoch, ROOM), kept=refuse)
+    states = Folded(State, ROOMY, again=lambda stored, epoch: State.again(stored, epoch, ROOM), kept=refuse)
     assert (await look(agent, states))[1] == 100
     assert await load(agent, TOPIC.turns_state) is None

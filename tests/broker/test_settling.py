@@ -12,7 +12,7 @@ from broker.folded import Folded, holding
 from broker.hold import Hold
 from broker.settle import Role, settle
 from contracts.events import AnyEvent
-from tests.broker.holders import TOPIC, Seen, consuming, is_settled, say, status, words
+from tests.broker.holders import ROOMY, TOPIC, Seen, consuming, is_settled, say, status, words
 from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy
 from tests.harness.wait import until
@@ -50,7 +50,7 @@ def acting(broker: Broker, role: Role) -> Callable[[Delivery], Awaitable[None]]:
     """A holder that plays a role."""
 
     async def act(delivery: Delivery) -> None:
-        async with holding(broker, delivery, Folded(Seen)) as hold:
+        async with holding(broker, delivery, Folded(Seen, ROOMY)) as hold:
             await settle(hold, role)
 
     return act
