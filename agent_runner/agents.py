@@ -7,7 +7,7 @@ from agent_runner import script
 from agent_runner.converse import Offer, converse
 from agent_runner.journal import Journal
 from agent_runner.load import Function, load
-from agent_runner.model import Model, open_model
+from agent_runner.model import Model, check, open_model
 from agent_runner.turn import Turn
 from contracts.config import Agent, Config, ConfigError
 from contracts.errors import Code, MillraceError
@@ -24,11 +24,18 @@ class Agents:
         self._models: dict[str, asyncio.Future[Model]] = {}
 
     def load(self, groups: Iterable[str]) -> None:
-        """Import the agents in Python of those groups. Raises ConfigError."""
+        """Import the agents in Python of those groups, and check their models' settings. Raises ConfigError."""
         wanted = frozenset(groups)
         for name, agent in self._config.agents.items():
-            if agent.run and agent.group in wanted:
+            if agent.group not in wanted or agent.model == "script":
+                continue
+            if agent.run:
                 self._functions[name] = load(name, agent)
+                continue
+            try:
+                check(agent)
+            except ConfigError as error:
+                raise ConfigError(f"agents.{name}: {error}") from None
 
     def name_of(self, session: Session) -> str:
         """The agent that a session was created with."""

@@ -15,6 +15,7 @@ its server said is in no failure's text and in no span: there may be content or 
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
@@ -110,20 +111,34 @@ def open_model(agent: Agent, *, env: Mapping[str, str] = os.environ) -> Model:
     Connects to nothing. The first call imports pydantic-ai, which blocks for a second or two.
     Raises ConfigError.
     """
+    key = check(agent, env=env)
+    provider, _, name = str(agent.model).partition(":")
+    from agent_runner.models.stream import StreamedModel  # which imports this module
+
+    try:
+        return StreamedModel(agent, _opener(provider)(agent, name, key))
+    except ImportError as error:
+        raise _without(agent, provider) from error
+
+
+def check(agent: Agent, *, env: Mapping[str, str] = os.environ) -> str:
+    """The key of a model that can be opened, as far as that is known without a request. Imports nothing, takes no time.
+
+    Raises ConfigError for a provider that is unknown or not installed, a URL that is none, and a key that is not set.
+    """
     provider, _, name = (agent.model or "").partition(":")
     if provider not in KEY_VARIABLES or not name:
         known = ", ".join(f"`{known}:`" for known in KEY_VARIABLES)
         raise ConfigError(f"model {agent.model!r}: the providers are {known}")
     if agent.base_url is not None and not re.match(r"https?://.", agent.base_url):
         raise ConfigError(f"model {agent.model!r}: `base_url` begins with http:// or https://")
-    key = _key(agent, env)
-    from agent_runner.models.stream import StreamedModel  # which imports this module
+    if not all(map(find_spec, ("pydantic_ai", provider))):
+        raise _without(agent, provider)
+    return _key(agent, env)
 
-    try:
-        return StreamedModel(agent, _opener(provider)(agent, name, key))
-    except ImportError as error:
-        extra = f"the extra `{provider}`: pip install 'millrace[{provider}]'"
-        raise ConfigError(f"model {agent.model!r} needs {extra}") from error
+
+def _without(agent: Agent, provider: str) -> ConfigError:
+    return ConfigError(f"model {agent.model!r} needs the extra `{provider}`: pip install 'millrace[{provider}]'")
 
 
 def _opener(provider: str) -> "Callable[[Agent, str, str], Provider]":

@@ -72,3 +72,17 @@ def test_a_process_loads_the_agents_of_its_groups_only() -> None:
     agents.load(["default"])
     with pytest.raises(ConfigError):
         agents.load(["default", "cpu"])
+
+
+def test_a_process_does_not_start_with_a_model_that_it_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our choice: who deploys hears of it, and not whoever asks first. Another group's key need not be here."""
+    monkeypatch.delenv("MY_KEY", raising=False)
+    model = Agent(model="openai:gpt", api_key_env="MY_KEY", group="paid")
+    agents = Agents(Config(tenants={}, agents={"script": Agent(model="script"), "a": model}, servers={}), nothing)
+    agents.load(["default"])
+    with pytest.raises(
+        ConfigError, match=r"^agents\.a: model 'openai:gpt': the environment variable MY_KEY is not set"
+    ):
+        agents.load(["default", "paid"])
+    monkeypatch.setenv("MY_KEY", "sk-1")
+    agents.load(["default", "paid"])

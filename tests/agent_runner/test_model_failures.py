@@ -5,7 +5,8 @@ from contextlib import aclosing, suppress
 
 import pytest
 
-from agent_runner.model import Model, ModelFailure, Piece, Said, open_model
+import agent_runner.model as model_module
+from agent_runner.model import Model, ModelFailure, Piece, Said, check, open_model
 from broker.ports import free_port
 from contracts.config import Agent, ConfigError
 from contracts.errors import Code
@@ -110,13 +111,18 @@ async def test_a_server_of_ones_own_needs_no_key(
 )
 def test_a_configuration_that_cannot_work_is_refused(agent: Agent, env: dict[str, str], named: str) -> None:
     """Promise: the error names what to correct, and never a key."""
-    with pytest.raises(ConfigError, match=named) as caught:
-        open_model(agent, env=env)
-    assert SECRET not in str(caught.value)
+    for refuse in (open_model, check):
+        with pytest.raises(ConfigError, match=named) as caught:
+            refuse(agent, env=env)
+        assert SECRET not in str(caught.value)
 
 
 def test_without_the_extra_the_error_says_what_to_install(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a missing extra is an error of the configuration."""
+    agent = Agent(model=f"{protocol.provider}:fake", base_url="http://x/v1")
     monkeypatch.setitem(sys.modules, protocol.provider, None)
     with pytest.raises(ConfigError, match=rf"millrace\[{protocol.provider}\]"):
-        open_model(Agent(model=f"{protocol.provider}:fake", base_url="http://x/v1"))
+        check(agent)
+    monkeypatch.setattr(model_module, "find_spec", lambda name: name)  # it seems to be there, and is not whole
+    with pytest.raises(ConfigError, match=rf"millrace\[{protocol.provider}\]"):
+        open_model(agent)
