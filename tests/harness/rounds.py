@@ -11,6 +11,8 @@ from pathlib import Path
 from msgspec import Struct
 from nats.aio.client import Client
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import CloseCode
 
 from tests.harness.caller import Caller
 from tests.harness.chaos import Chaos, Step, plan
@@ -161,14 +163,25 @@ class Round:
         return all(c.has(newest[f"{c.tenant}.session.{c.session_id}"]) for c in self.callers)
 
     async def _audit(self) -> None:
-        """Replay every session from its beginning."""
-        for caller in {caller.session_id: caller for caller in self.callers}.values():
-            url = socket_url(self.chaos.edges()[-1], caller.session_id, caller.token, "0")
-            connection = self.history.connected(caller.tenant, caller.session_id, (FROM_THE_START, 0))
-            connection.is_last = True
+        """Replay every session from its beginning, as often as the edge says to come again: brokers may be settling."""
+        async with asyncio.timeout(QUIET_WITHIN):
+            for caller in {caller.session_id: caller for caller in self.callers}.values():
+                while not await self._replayed(caller):
+                    pass
+
+    async def _replayed(self, caller: Caller) -> bool:
+        url = socket_url(self.chaos.edges()[-1], caller.session_id, caller.token, "0")
+        connection = self.history.connected(caller.tenant, caller.session_id, (FROM_THE_START, 0))
+        try:
             async with connect(url, compression=None, max_size=None) as socket:
                 while not connection.frames or connection.frames[-1]["type"] != "replay_complete":
                     connection.frames.append(json.loads(await socket.recv()))
+        except ConnectionClosedError as closed:
+            if closed.rcvd and closed.rcvd.code == CloseCode.SERVICE_RESTART:
+                return False
+            raise
+        connection.is_last = True
+        return True
 
     def report(self, violations: list[str], directory: Path) -> str:
         """What a person needs to look into it."""
