@@ -146,24 +146,35 @@ class History(Struct):
 
 async def read_log(client: Client, after: int) -> list[Record]:
     """Everything stored after a sequence, read with plain NATS: the provisioner may read all of it."""
+    records: list[Record] = []
+    more = True
+    while more:
+        page, more = await _page(client, records[-1].seq if records else after)
+        records += page
+    return records
+
+
+async def _page(client: Client, after: int) -> tuple[list[Record], bool]:
+    """The next of them, and whether there are more.
+
+    nats-py may mix up two messages where a connection breaks: what follows is read again.
+    """
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, pending_bytes_limit=-1, pending_msgs_limit=-1)
     records: list[Record] = []
+    request = {"seq": after + 1, "next_by_subj": "log.>", "batch": 1000}
     try:
-        more = True
-        while more:
-            request = {"seq": after + 1, "next_by_subj": "log.>", "batch": 1000}
-            await client.publish("$JS.API.DIRECT.GET.LOG", json.dumps(request).encode(), reply=inbox)
-            while True:
-                message = await subscription.next_msg(timeout=10)
-                headers = dict(message.headers or {})
-                if "Nats-Subject" not in headers:
-                    break
-                after = int(headers["Nats-Sequence"])
-                condition = {name: value for name, value in headers.items() if name.startswith("Nats-Expected")}
-                event = json.loads(message.data)
-                records.append(Record(after, headers["Nats-Subject"], headers["Nats-Time-Stamp"], event, condition))
-            more = int(headers.get("Nats-Num-Pending", "0")) > 0
+        await client.publish("$JS.API.DIRECT.GET.LOG", json.dumps(request).encode(), reply=inbox)
+        while True:
+            message = await subscription.next_msg(timeout=10)
+            headers = dict(message.headers or {})
+            if "Nats-Subject" not in headers:
+                return records, int(headers.get("Nats-Num-Pending", "0")) > 0
+            condition = {name: value for name, value in headers.items() if name.startswith("Nats-Expected")}
+            try:
+                seq, time, event = int(headers["Nats-Sequence"]), headers["Nats-Time-Stamp"], json.loads(message.data)
+            except (KeyError, ValueError):
+                return records, True
+            records.append(Record(seq, headers["Nats-Subject"], time, event, condition))
     finally:
         await subscription.unsubscribe()
-    return records
