@@ -74,9 +74,11 @@ class Agents:
             opening = self._models[name] = asyncio.ensure_future(asyncio.to_thread(open_model, agent))
         try:
             return await asyncio.shield(opening)
-        except ConfigError as error:
+        except Exception as error:
             self._models.pop(name, None)
-            raise MillraceError(Code.AGENT_FAILED, str(error)) from None
+            if isinstance(error, ConfigError):
+                raise MillraceError(Code.AGENT_FAILED, str(error)) from None
+            raise
 
     async def aclose(self) -> None:
         """Close the models' connections."""

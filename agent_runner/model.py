@@ -17,6 +17,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -130,11 +131,26 @@ def check(agent: Agent, *, env: Mapping[str, str] = os.environ) -> str:
     if provider not in KEY_VARIABLES or not name:
         known = ", ".join(f"`{known}:`" for known in KEY_VARIABLES)
         raise ConfigError(f"model {agent.model!r}: the providers are {known}")
-    if agent.base_url is not None and not re.match(r"https?://.", agent.base_url):
-        raise ConfigError(f"model {agent.model!r}: `base_url` begins with http:// or https://")
+    if agent.base_url is not None and (problem := _problem(agent.base_url)):
+        raise ConfigError(f"model {agent.model!r}: `base_url` {problem}")
     if not all(map(find_spec, ("pydantic_ai", provider))):
         raise _without(agent, provider)
     return _key(agent, env)
+
+
+def _problem(url: str) -> str | None:
+    """What a URL cannot be: the paths of requests are appended to it, and it may be in a log."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return "begins with http:// or https:// and a host"
+        if parts.port == 0:
+            return "has no port 0"
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if parts.username is not None or parts.query or parts.fragment:
+        return "has no user, no query and no fragment: a key belongs into `api_key_env`"
+    return None
 
 
 def _without(agent: Agent, provider: str) -> ConfigError:

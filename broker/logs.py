@@ -42,3 +42,5 @@ def set_up(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for client in ("httpx", "httpx2", "httpcore", "httpcore2"):  # they log URLs, in which there may be keys
+        logging.getLogger(client).setLevel(logging.WARNING)

@@ -48,6 +48,8 @@ class Anthropic:
             timeout=None,
             open_telemetry={"traces": False, "propagation": False},
         )
+        if agent.base_url:  # what the environment has for Anthropic, perhaps a gateway's key, is not for this server
+            self._client._custom_headers = {}
         self.model = AnthropicModel(name, provider=AnthropicProvider(anthropic_client=self._client))
 
     def thinking(self, entry: Assistant) -> "list[ThinkingPart]":

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from pydantic_ai.usage import RequestUsage
 
 
+_BROKEN = frozenset({"abort", "cancelled", "error", "insufficient_system_resource", "network_error", "timeout"})
+_WITHHELD = frozenset({"blocklist", "content_filter", "prohibited_content", "recitation", "safety", "sensitive"})
+_CUT = frozenset({"length", "max_output_tokens", "max_tokens", "model_context_window_exceeded", "model_length"})
+"""Reasons to finish that servers have beside OpenAI's and Anthropic's. Any other is a `stop`."""
+
+
 def piece(event: object) -> Piece | None:
     """What an event of pydantic-ai adds. The first fragment of a part rides in the part's start."""
     from pydantic_ai.messages import (
@@ -64,14 +70,14 @@ def said(response: "messages.ModelResponse", provider: Provider, names: Names) -
     """How it ended. Raises ModelFailure for a response that is not whole, or withheld."""
     from pydantic_ai.messages import TextPart, ThinkingPart, ToolCallPart
 
-    told = (response.provider_details or {}).get("finish_reason")
-    if response.finish_reason == "content_filter":
+    told = str((response.provider_details or {}).get("finish_reason") or "").lower()
+    if response.finish_reason == "content_filter" or told in _WITHHELD:
         raise ModelFailure(Code.AGENT_FAILED, "the model's provider withholds the answer")
-    if told == "error":
+    if told in _BROKEN:
         raise ModelFailure(Code.MODEL_UNAVAILABLE, "the model did not finish its answer")
-    if response.finish_reason is None and told is None:
+    if response.finish_reason is None and not told:
         raise ModelFailure(Code.MODEL_UNAVAILABLE, "the model broke off its answer")
-    parts, reason = response.parts, response.finish_reason
+    parts, reason = response.parts, "length" if told in _CUT else response.finish_reason
     calls = _calls([part for part in parts if isinstance(part, ToolCallPart)], reason, names)
     if reason == "tool_call" and not calls and not any(isinstance(part, TextPart) for part in parts):
         raise ModelFailure(Code.MODEL_UNAVAILABLE, "the model made a call without a name")
@@ -111,7 +117,7 @@ def _usage(used: "RequestUsage") -> dict[str, int] | None:
         "cache_write_tokens": used.cache_write_tokens,
         "reasoning_tokens": used.output_reasoning_tokens,
     }
-    return {name: count for name, count in counts.items() if count}
+    return {name: int(count) for name, count in counts.items() if count >= 1}  # a server may tell of fractions
 
 
 def _clean(text: str) -> str:

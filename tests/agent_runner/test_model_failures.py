@@ -103,6 +103,12 @@ async def test_a_server_of_ones_own_needs_no_key(
         (Agent(model="openai:gpt", api_key_env="MINE"), {"MINE": "a\nsk-secret"}, "MINE"),
         (Agent(model="openai:gpt", base_url="http://x/v1", api_key_env="MINE"), {}, "MINE"),
         (Agent(model="openai:gpt", base_url="localhost:80"), {}, "base_url"),
+        (Agent(model="openai:gpt", base_url="http://"), {}, "base_url"),
+        (Agent(model="openai:gpt", base_url="http://[::1/v1"), {}, "base_url"),
+        (Agent(model="openai:gpt", base_url="http://h:port/v1"), {}, "base_url"),
+        (Agent(model="openai:gpt", base_url="http://h:0/v1"), {}, "base_url"),
+        (Agent(model="openai:gpt", base_url=f"http://user:{SECRET}@h/v1"), {}, "api_key_env"),
+        (Agent(model="openai:gpt", base_url=f"http://h/v1?key={SECRET}"), {}, "api_key_env"),
         (Agent(model="other:gpt"), {}, "other:gpt"),
         (Agent(model="other:gpt"), {}, "`anthropic:`, `openai:`"),
         (Agent(model="script"), {}, "script"),
@@ -123,6 +129,7 @@ def test_without_the_extra_the_error_says_what_to_install(protocol: Protocol, mo
     monkeypatch.setitem(sys.modules, protocol.provider, None)
     with pytest.raises(ConfigError, match=rf"millrace\[{protocol.provider}\]"):
         check(agent)
+    monkeypatch.delitem(sys.modules, "agent_runner.models.chunks", raising=False)
     monkeypatch.setattr(model_module, "find_spec", lambda name: name)  # it seems to be there, and is not whole
     with pytest.raises(ConfigError, match=rf"millrace\[{protocol.provider}\]"):
         open_model(agent)

@@ -54,15 +54,15 @@ async def test_the_model_is_shown_its_calls_and_their_results(server: ModelServe
 
 
 async def test_thinking_is_heard_and_goes_back(server: ModelServer, model: Model) -> None:
-    """Standard: `reasoning_content`, as DeepSeek and vLLM have it; some models want it back with their calls."""
+    """Standard: `reasoning_content`, as DeepSeek and others have it; some models want it back with their calls."""
     server.script(answer("x", thinking=("h", "mm"), use=[("demo__add", "{}")]))
     assert await said(model) == [
         Piece("h", "thinking"),
         Piece("mm", "thinking"),
         Piece("x"),
-        Said("tool_call", {"input_tokens": 7, "output_tokens": 5}, (Use("demo__add", {}),)),
+        Said("tool_call", {"input_tokens": 7, "output_tokens": 5}, (Use("demo__add", {}),), "reasoning_content"),
     ]
-    called = Assistant("x", "hmm", None, (Use("demo.add", {}, tool_call_id="c_1"),))
+    called = Assistant("x", "hmm", "reasoning_content", (Use("demo.add", {}, tool_call_id="c_1"),))
     await said(model, Prompt("", (User("one"), called, Result("c_1", "demo.add", "3")), TOOLS))
     assert server.requests[1].body["messages"][1]["reasoning_content"] == "hmm"
 
@@ -70,8 +70,20 @@ async def test_thinking_is_heard_and_goes_back(server: ModelServer, model: Model
 async def test_thinking_is_heard_by_either_of_its_names(server: ModelServer, model: Model) -> None:
     """Standard: `reasoning` at Ollama and newer vLLM, `reasoning_content` at others; no text, and said once."""
     server.script(Reply((*part(), delta(reasoning="h"), delta(reasoning="mm"), delta(content="x"), *end())))
-    *pieces, _ = await said(model)
+    *pieces, last = await said(model)
     assert pieces == [Piece("h", "thinking"), Piece("mm", "thinking"), Piece("x")]
+    assert isinstance(last, Said)
+    assert last.signature is None  # Groq refuses either field
+
+
+@pytest.mark.parametrize("signature", [None, '{"type":"anthropic","blocks":[]}'])
+async def test_thinking_that_came_otherwise_does_not_go_back(
+    server: ModelServer, model: Model, signature: str | None
+) -> None:
+    """Our choice: another server, or another field, and it may be refused."""
+    entries = (User("one"), Assistant("x", "hmm", signature, (Use("demo.add", {}, tool_call_id="c_1"),)))
+    await said(model, Prompt("", (*entries, Result("c_1", "demo.add", "3")), TOOLS))
+    assert "hmm" not in str(server.requests[0].body)
 
 
 async def test_arguments_come_in_whatever_fragments(server: ModelServer, model: Model) -> None:
@@ -125,4 +137,5 @@ async def test_a_chunk_may_hold_text_thinking_and_a_call(server: ModelServer, mo
     server.script(Reply((delta(content="x", reasoning_content="h", tool_calls=[whole]), *end("stop"))))
     *pieces, last = await said(model, Prompt("", (User("one"),), TOOLS))
     assert pieces == [Piece("h", "thinking"), Piece("x")]
-    assert last == Said("tool_call", {"input_tokens": 7, "output_tokens": 5}, (Use("demo.add", {"a": 1}),))
+    use = (Use("demo.add", {"a": 1}),)
+    assert last == Said("tool_call", {"input_tokens": 7, "output_tokens": 5}, use, "reasoning_content")
