@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from agent_runner.agents import Agents
 from agent_runner.catalogue import Tools
@@ -15,6 +16,10 @@ from broker.process import Process, main
 from broker.settings import Settings, SettingsError
 from contracts import streams
 from contracts.config import Config
+
+
+THREADS = 256
+"""Steps that are plain functions and run at once. By default they are few: some that hang would hold up all others."""
 
 
 def _folded(config: Config, most: int) -> Folded[State]:
@@ -38,6 +43,7 @@ def served(settings: Settings, config: Config) -> tuple[str, ...]:
 
 async def run(process: Process) -> None:
     """Hold messages until told to stop, then give back what is held."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "step"))
     agents = Agents(process.config, Tools(process.broker, process.config.servers).offered)
     folded = _folded(process.config, process.settings.states_bytes)
     groups = served(process.settings, process.config)

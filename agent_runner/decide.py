@@ -39,7 +39,7 @@ class Holding(Struct):
 
 
 class CloseAnswer(Struct, frozen=True):
-    """An answer is open though its turn ends: append its `stream_end` with what was streamed."""
+    """An answer is open though its turn ends: append its `stream_end` with what was streamed. It is not whole."""
 
     message_id: str
     finish_reason: events.FinishReason
@@ -70,7 +70,7 @@ def decide(session: Session, holding: Holding, now: float = 0) -> Act | CloseAns
     if told := _tell_missed(turn, holding):
         return told
     if outcome := holding.outcome or _failed(turn, holding, late):
-        return _end(turn, holding, outcome, "stop" if outcome.status == "completed" else "error")
+        return _end(turn, holding, outcome, "error")
     return Perform()
 
 
@@ -83,7 +83,7 @@ def _failed(turn: Turn, holding: Holding, late: bool) -> Outcome | None:
 
 
 def _claim(turn: Turn, holding: Holding, now: float) -> Put | CloseAnswer:
-    if turn.failures >= holding.limit:
+    if turn.failures >= holding.limit and not turn.stopping:
         failure = Failure(Code.AGENT_FAILED, f"{turn.failures} attempts ended without an answer", retryable=True)
         return _end(turn, holding, Outcome("failed", failure), "error")
     start = events.TurnStart(**{**reply(holding), "timestamp": timestamp(now)}, attempt=turn.attempt + 1)

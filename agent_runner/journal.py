@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, NoReturn
 
 from msgspec import Struct
@@ -28,6 +29,9 @@ from contracts.subjects import Lane
 
 ROOM = 64 * 1024
 """Bytes of the largest event that are left for what is not its text or result."""
+
+
+within_step: ContextVar[bool] = ContextVar("within_step", default=False)
 
 
 class Interrupted(asyncio.CancelledError):
@@ -92,7 +96,12 @@ class Journal:
         return turn
 
     async def next(self, what: str) -> int:
-        """The place of what the agent does next. Raises Mismatch where something else is recorded there."""
+        """The place of what the agent does next. Raises Mismatch where something else is recorded there.
+
+        Raises RuntimeError within a step: where that is recorded, it would not come by this place again.
+        """
+        if within_step.get():
+            raise RuntimeError(f"{what} within a step: a later attempt would not find it")
         await self.check()
         self.place += 1
         recorded = self._recorded(self.place)
@@ -117,9 +126,15 @@ class Journal:
         raise self.ending
 
     def finish(self) -> None:
-        """The agent is done. Raises what has ended the attempt, and Mismatch where more is recorded than it did now."""
+        """The agent is done. Raises what has ended the attempt, and Mismatch where more is recorded than it did now.
+
+        Raises Interrupted where the agent was interrupted and has swallowed that, as a TaskGroup does: what it has left
+        out is for a later attempt.
+        """
         if self.ending:
             raise self.ending
+        if not self.is_ours or self.is_cancelled:
+            raise Interrupted
         if self.seen < self.turn.recorded:
             self.end(Mismatch(self.place + 1, "more", "the end"))
 
@@ -142,10 +157,18 @@ class Journal:
             self.end(MillraceError(Code.TURN_LIMIT, f"the turn reached its limit of {most} {_WORDS[what]}"))
 
     def used(self, usage: dict[str, int] | None) -> None:
-        """Count a response's tokens."""
+        """Count a response's tokens. Raises TypeError for what is no number of them."""
         told = self.holding.usage
         for name, count in (usage or {}).items():
+            if type(count) is not int:
+                raise TypeError(f"{name}: {count!r} is no number of tokens")
             told[name] = told.get(name, 0) + count
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody else has cancelled the task that runs the agent."""
+        task = asyncio.current_task()
+        return bool(task and task.cancelling())
 
     @property
     def is_ours(self) -> bool:

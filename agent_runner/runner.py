@@ -24,6 +24,10 @@ from contracts.events import Failure
 logger = logging.getLogger(__name__)
 
 
+LONGEST_TEXT = 4096
+"""Characters of a failure that are told."""
+
+
 class MessageHolder:
     """What an agent runner does with the message that it holds."""
 
@@ -130,17 +134,30 @@ class MessageHolder:
     async def _run(self, journal: Journal) -> Outcome:
         try:
             await self._agents.run(journal)
-        except MillraceError as error:
-            failure = error
-        except (Exception, SystemExit) as error:
-            logger.exception("an agent failed", extra={"session_id": self.hold.topic.id, "agent": self._name})
-            failure = MillraceError(Code.AGENT_FAILED, f"the agent raised {type(error).__name__}")
-        else:
-            return Outcome("completed")
-        return await self._failed(journal, journal.ending or failure)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # also what would end the process, and every other turn with it
+            if isinstance(error, asyncio.CancelledError) and not self._is_own(journal, error):
+                raise
+            return await self._failed(journal, journal.ending or self._told(error))
+        return Outcome("completed")
+
+    @staticmethod
+    def _is_own(journal: Journal, error: asyncio.CancelledError) -> bool:
+        """Whether the agent itself has cancelled what it then waited for: nobody has interrupted it."""
+        return journal.is_ours and not journal.is_cancelled and not isinstance(error, Interrupted)
+
+    def _told(self, error: BaseException) -> MillraceError:
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, MillraceError):
+            return error
+        logger.error("an agent failed", exc_info=error, extra={"session_id": self.hold.topic.id, "agent": self._name})
+        return MillraceError(Code.AGENT_FAILED, f"the agent raised {type(error).__name__}")
 
     async def _failed(self, journal: Journal, error: MillraceError) -> Outcome:
-        failure = Failure(error.code, str(error), error.entry.retryable)
+        text = str(error)[:LONGEST_TEXT].encode(errors="replace").decode()  # of an agent's own, perhaps a file's name
+        failure = Failure(error.code, text, error.entry.retryable)
         await journal.fail(failure)
         return Outcome("failed", failure)
 

@@ -15,8 +15,10 @@ is awaited raises `asyncio.CancelledError`. Clean up and let it through; nothing
 """
 
 import asyncio
+import copy
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -24,7 +26,7 @@ import msgspec
 
 from agent_runner import decide
 from agent_runner.answer import Answer, json_bytes
-from agent_runner.journal import ROOM, Journal, Mismatch
+from agent_runner.journal import ROOM, Journal, Mismatch, within_step
 from agent_runner.model import Piece, Said
 from agent_runner.prompt import RESPONSE, Entry, Use
 from broker import telemetry
@@ -40,10 +42,11 @@ class Turn:
     """One attempt at one turn."""
 
     def __init__(self, journal: Journal) -> None:
-        self.message = journal.turn.message
+        self.message = copy.deepcopy(journal.turn.message)
         """What is to be answered. Its `message_id` is a good prefix for idempotency keys: it stays the same."""
         self._journal = journal
         self._answering = asyncio.Lock()
+        self._speaking: set[asyncio.Task[Any] | None] = set()
         self._steers: set[str] = set()
 
     @property
@@ -60,8 +63,11 @@ class Turn:
         """Stream one answer and record it; empty text is none. Returns the whole text.
 
         An async iterator is streamed as it comes; where an earlier attempt has recorded the answer it is not
-        begun. `closes`: a tool call follows. Raises MillraceError `turn_limit`.
+        begun. `closes`: a tool call follows. Raises MillraceError `turn_limit`, RuntimeError within what another
+        `say` streams.
         """
+        if asyncio.current_task() in self._speaking:
+            raise RuntimeError("an answer within an answer")
         answer = Answer(self._journal, await self._journal.next("an answer"))
         if recorded := answer.recorded:
             self._journal.spend("bytes", json_bytes(recorded.content, recorded.thinking))
@@ -69,7 +75,7 @@ class Turn:
             self._journal.used(recorded.usage)
             return recorded.content
         async with self._answering:
-            async with self._journal.working():
+            async with self._journal.working(), self._speaks():
                 said = await answer.stream(_pieces(text, Said("tool_call" if closes else "stop")))
             if not answer.is_open:
                 return ""
@@ -78,23 +84,35 @@ class Turn:
         self._journal.used(said.usage)
         return answer.text
 
+    @asynccontextmanager
+    async def _speaks(self) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        self._speaking.add(task)
+        try:
+            yield
+        finally:
+            self._speaking.discard(task)
+
     async def step(self, name: str, work: Callable[[], Any]) -> Any:
         """Do `work` and record what it returns: no later attempt does it again.
 
         What it returns must be what JSON holds, and is returned as JSON gives it back. A plain function is run in a
         thread. What it raises is raised and not recorded. Where the process dies between the work and the record
-        it is done once more: give outside effects an idempotency key. Raises TypeError or ValueError for what
-        cannot be recorded, MillraceError `turn_limit`.
+        it is done once more: give outside effects an idempotency key. Within it nothing is said or called, and no other
+        step is done. Raises TypeError or ValueError for what cannot be recorded, MillraceError `turn_limit`.
         """
         await self._journal.check()
+        if not isinstance(name, str):
+            raise TypeError(f"a step's name is a text, not {name!r}")
         if not name or name == RESPONSE:
             raise ValueError(f"a step needs a name of its own, not {name!r}")
         place = await self._journal.next(f"the step {name!r}")
         self._journal.spend("steps")
         if recorded := self._journal.turn.steps.get(place):
-            self._journal.spend("bytes", len(msgspec.json.encode(recorded.result)))
+            encoded = msgspec.json.encode(recorded.result)
+            self._journal.spend("bytes", len(encoded))
             self._journal.seen += 1
-            return recorded.result
+            return msgspec.json.decode(encoded)  # the agent's own: what is recorded stays as it is
         async with self._journal.working():
             result = await _done(name, work)
         return await self._record(name, place, result)
@@ -111,13 +129,14 @@ class Turn:
         self._journal.spend("bytes", len(encoded))
         await self._journal.put(events.Step(**self._journal.reply, name=name, place=place, result=result))
         self._journal.seen += 1
-        return result
+        return msgspec.json.decode(encoded)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> events.ToolResult:
         """Have a tool run, and wait for its result, whatever it is, however long a person takes to decide.
 
-        An earlier attempt's call is found again, not repeated. Raises ValueError for arguments that are nested too
-        deeply, MillraceError `tool_denied` for a tool that the agent's `tools` do not name, `turn_limit`.
+        An earlier attempt's call is found again, not repeated. Raises TypeError for arguments that are no dict of what
+        JSON holds, ValueError where they are nested too deeply, MillraceError `tool_denied` for a tool that the agent's
+        `tools` do not name, `turn_limit`.
         """
         return await self._result(await self._begin(tool, arguments))
 
@@ -132,6 +151,7 @@ class Turn:
     async def _begin(self, tool: str, arguments: dict[str, Any]) -> str:
         journal = self._journal
         await journal.check()
+        arguments = _plain(arguments)
         if is_too_deep(arguments):
             raise ValueError("arguments that are nested too deeply")
         if not self.may_call(tool):
@@ -174,7 +194,7 @@ class Turn:
                 await journal.hold.folded()
             await journal.check()
         await journal.go_on()
-        return result
+        return msgspec.structs.replace(result, result=copy.deepcopy(result.result))
 
     def may_call(self, tool: str) -> bool:
         """Whether the agent's `tools` name that tool."""
@@ -219,7 +239,7 @@ class Turn:
 
         One that no look finds is answered as a turn of its own.
         """
-        return [steer.message for steer in await self._taken_in()]
+        return [copy.deepcopy(steer.message) for steer in await self._taken_in()]
 
     async def boundary(self) -> bool:
         """As `steers`: whether there is one."""
@@ -253,5 +273,32 @@ async def _pieces(text: Text, said: Said) -> AsyncGenerator[Piece | Said]:
 
 async def _done(name: str, work: Callable[[], Any]) -> Any:
     with telemetry.tracer.start_as_current_span("step", attributes={"agent.step": name}):
-        result = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(work)
-        return await result if inspect.isawaitable(result) else result
+        within = within_step.set(True)
+        try:
+            result = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(_in_thread, work)
+            return await result if inspect.isawaitable(result) else result
+        except (Exception, asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # in a task of the agent's own it would end the process
+            raise RuntimeError(f"the step {name!r} raised {type(error).__name__}") from error
+        finally:
+            within_step.reset(within)
+
+
+def _in_thread(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except StopIteration as error:  # which no future takes: whoever waits for it would wait for ever
+        raise RuntimeError("the step raised StopIteration") from error
+
+
+def _plain(arguments: object) -> dict[str, Any]:
+    """A copy as the log gives it back, in the same order in every process. Raises TypeError."""
+    try:
+        plain = msgspec.json.decode(msgspec.json.encode(arguments))
+        in_order = msgspec.json.decode(msgspec.json.encode(arguments, order="deterministic"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"arguments that JSON does not hold: {error}") from None
+    if not isinstance(plain, dict):
+        raise TypeError(f"the arguments of a call are a dict, not {arguments!r:.80}")
+    return plain if plain == in_order else in_order  # there is a set in it

@@ -81,7 +81,9 @@ async def consume(
                 await delivery.nak()
             else:
                 await hold(delivery)
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # whatever it is, the others go on
             logger.exception("a holder failed", extra={"consumer": consumer.durable, "sequence": delivery.seq})
         finally:
             held.remove(delivery)

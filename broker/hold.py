@@ -139,12 +139,7 @@ class Hold(Generic[F]):
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:
-            try:
-                event = events.decode(record.data)
-            except (msgspec.DecodeError, RecursionError):  # one that nobody can read must not end every turn
-                logger.exception("not an event", extra={"sequence": record.seq})
-                event = None
-            if event is not None:
+            if (event := events.decode(record.data)) is not None:
                 self.state.apply(record.seq, event)
                 self.number += 1
             self.seq = record.seq
@@ -170,12 +165,17 @@ class Hold(Generic[F]):
         """The sequence of the stored and folded fact, or None where something else came first: it is folded now.
 
         What is folded while this waits for its turn came first, too: the caller did not decide with it in mind.
+        Raises TypeError for an event with fields that nobody could read: those are not checked where it is made.
         """
+        try:
+            events.check(encoded := events.encode(event))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise TypeError(f"{type(event).__name__}: {error}") from None
         subject, decided = self.topic.fact(lane or events.LANE_OF[type(event)]), self.seq
         async with self._turn:
             if self.seq != decided:
                 return None
-            what = conditional(self.topic, subject, events.encode(event), event.id, self.seq, context=context)
+            what = conditional(self.topic, subject, encoded, event.id, self.seq, context=context)
             self._own = event.id.encode()
             stored = await self._store(what)
             if stored:

@@ -4,6 +4,7 @@ Writers never reuse a tag; readers ignore unknown fields and unknown tags. `type
 the stored JSON, so a reader can tell the type without decoding the rest.
 """
 
+import logging
 import os
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from contracts.subjects import Lane
+
+logger = logging.getLogger(__name__)
 
 Policy = Literal["enqueue", "reject", "interrupt", "steer"]
 FinishReason = Literal["stop", "tool_call", "length", "cancelled", "error"]
@@ -328,17 +331,29 @@ def type_of(stored: bytes) -> str:
 
 
 def decode(stored: bytes) -> AnyEvent | None:
-    """The event, or None where a newer writer used a type that is unknown here.
+    """The event; None where a newer writer used a type that is unknown here, and for what is none, which is logged.
 
-    Raises msgspec.DecodeError for what is no event of its type.
+    Whoever reads the log passes both over: one fact that nobody can read must not be the end of its session.
     """
     try:
-        event: AnyEvent = _decoder.decode(stored)
-    except msgspec.ValidationError:
-        if not stored.startswith(_PREFIX) or type_of(stored) in TAGS:
-            raise
+        return check(stored)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if not _is_newer(stored):
+            logger.error("not an event", extra={"reason": str(error)})
         return None
+
+
+def check(stored: bytes) -> AnyEvent:
+    """The event. Raises msgspec.DecodeError or RecursionError for what is none.
+
+    Fields are not checked where an event is made: ask before one is stored that somebody else gave values for.
+    """
+    event: AnyEvent = _decoder.decode(stored)
     return event
+
+
+def _is_newer(stored: bytes) -> bool:
+    return stored.startswith(_PREFIX) and b'"' in stored[len(_PREFIX) :] and type_of(stored) not in TAGS
 
 
 def new_id() -> str:

@@ -15,6 +15,9 @@ from contracts.events import AnyEvent
 CallEvent = events.ToolCall | events.ToolApprovalRequest | events.ToolApproval | events.ToolStarted | events.ToolResult
 
 
+WORKFLOWS = 1024
+"""Workflows of a turn of which the last report is known."""
+
 BROKEN_OFF = ("cancelled", "error")
 """How an answer ends only because its turn is about to: it is no step that an attempt has finished."""
 
@@ -221,6 +224,8 @@ def _apply_report(running: Turn, event: events.WorkflowProgress | events.Error) 
         running.failure = events.Failure(event.code, event.error, event.retryable)
     else:
         running.workflows[event.workflow_id] = event
+        if len(running.workflows) > WORKFLOWS:  # other systems report, too
+            del running.workflows[next(iter(running.workflows))]
 
 
 def _apply_step(

@@ -185,7 +185,7 @@ def test_a_turn_whose_agent_has_failed_fails_also_where_somebody_else_ends_it() 
     ("more", "outcome", "reason"),
     [
         ([a.cancel()], None, "cancelled"),
-        ([], DONE, "stop"),
+        ([], DONE, "error"),
         ([], Outcome("failed", Failure("agent_failed", "no")), "error"),
     ],
 )

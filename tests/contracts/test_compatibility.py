@@ -143,9 +143,10 @@ def test_the_error_of_a_turn_says_whether_it_may_be_tried_again() -> None:
     assert failure == {"code": "agent_failed", "error": "no", "retryable": False}
 
 
-def test_an_event_of_an_unknown_type_is_none() -> None:
+def test_an_event_of_an_unknown_type_is_none(caplog: pytest.LogCaptureFixture) -> None:
     """Standard: a newer writer may add types."""
     assert events.decode(b'{"type":"dream","id":"e","timestamp":"t"}') is None
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -158,10 +159,14 @@ def test_an_event_of_an_unknown_type_is_none() -> None:
         pytest.param(b'{"type":"turn_start","id', id="cut off"),
     ],
 )
-def test_what_is_no_event_of_its_type_is_refused(stored: bytes) -> None:
-    """Our choice: that is damage, not a newer writer."""
+def test_what_is_no_event_of_its_type_is_passed_over_and_logged(
+    stored: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Our choice: that is damage, not a newer writer; and yet not the end of its session."""
     with pytest.raises(msgspec.DecodeError):
-        events.decode(stored)
+        events.check(stored)
+    assert events.decode(stored) is None
+    assert caplog.messages == ["not an event"]
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name.startswith("event.")])

@@ -7,6 +7,8 @@ from math import inf
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from agent_runner.agents import Agents
 from agent_runner.journal import Journal
 from agent_runner.prompt import Tool
@@ -61,6 +63,10 @@ class Log:
 
     async def append(self, event: AnyEvent, lane: object = None, context: object = None) -> int:
         """As a hold's."""
+        try:
+            events.check(events.encode(event))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise TypeError(str(error)) from None
         await asyncio.sleep(0)
         return self.add(event)
 
@@ -84,7 +90,8 @@ async def _no_tools(_globs: tuple[str, ...]) -> tuple[Tool, ...]:
     return ()
 
 
-def _holder(log: Any, function: Function, limits: dict[str, Any]) -> MessageHolder:
+def holder(log: Any, function: Function, **limits: Any) -> MessageHolder:
+    """The holder of the message, if that function is what the agent is now."""
     agent = Agent(run=f"{function.__module__}:{function.__name__}", **limits)
     return MessageHolder(log, log.facts[0], Agents(Config({}, {"a": agent}, {}), _no_tools))
 
@@ -93,7 +100,7 @@ async def ended(log: Log, function: Function, **limits: Any) -> events.TurnEnd:
     """How the turn ends if that function is what the agent is now."""
     hold: Any = log
     async with asyncio.timeout(5):
-        await settle(hold, _holder(log, function, limits))
+        await settle(hold, holder(log, function, **limits))
     end = log.facts[-1]
     assert isinstance(end, events.TurnEnd)
     return end
@@ -102,7 +109,7 @@ async def ended(log: Log, function: Function, **limits: Any) -> events.TurnEnd:
 async def dies(log: Log, function: Function, upto: int, **limits: Any) -> None:
     """An attempt of which the process dies once so much is recorded."""
     hold: Any = log
-    running = asyncio.create_task(settle(hold, _holder(log, function, limits)))
+    running = asyncio.create_task(settle(hold, holder(log, function, **limits)))
     await until(lambda: running.done() or log.state.session.turns["m1"].recorded >= upto)
     assert running.cancel(), "the attempt has ended"
     with contextlib.suppress(asyncio.CancelledError):
@@ -112,9 +119,9 @@ async def dies(log: Log, function: Function, upto: int, **limits: Any) -> None:
 def journal(log: Log, **limits: Any) -> Journal:
     """The journal of a new attempt."""
     hold: Any = log
-    holder = _holder(log, _nothing, limits)
-    holder.holding.claim = log.add(a.turn_start("m1"))
-    return Journal(hold, holder.holding, "a", Agent(model="script", **limits))
+    role = holder(log, _nothing, **limits)
+    role.holding.claim = log.add(a.turn_start("m1"))
+    return Journal(hold, role.holding, "a", Agent(model="script", **limits))
 
 
 def attempt(log: Log, **limits: Any) -> Turn:
