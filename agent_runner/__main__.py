@@ -17,7 +17,6 @@ from broker.settings import Settings, SettingsError
 from contracts import streams
 from contracts.config import Config
 
-
 THREADS = 256
 """Steps that are plain functions and run at once. By default they are few: some that hang would hold up all others."""
 
