@@ -1,4 +1,4 @@
-"""Folded: the states that holders leave behind, and a holder's beginning from one of them.
+"""Folded: the folds of a process, and a holder's beginning from one of them.
 
 In this process for the next holder of a topic, and now and then beside the log for those of other processes.
 """
@@ -11,8 +11,9 @@ from typing import Generic
 
 from broker.connect import Broker
 from broker.delivery import Delivery
-from broker.hold import KEEP_AFTER, F, Hold
+from broker.hold import KEEP_AFTER, Hold
 from broker.kept import epoch, keep, load
+from broker.prefix import F, Prefix
 from contracts.subjects import Topic, parse
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ Kept = Callable[[F, str, int], bytes]
 
 
 class Folded(Generic[F]):
-    """States that holders left behind, so that the next one of a topic need not fold from its beginning.
+    """The folds of a process: those that are held, one for all holders of a topic, and those that were left.
 
-    A state is always a prefix of its topic, folded; one holder has it at a time. Those that were left longest ago are
-    forgotten where all together take more than `most` bytes, by their own estimate.
+    So the next holder of a topic need not fold from its beginning. Those that were left longest ago are forgotten where
+    all together take more than `most` bytes, by their own estimate.
     """
 
     def __init__(
@@ -41,38 +42,47 @@ class Folded(Generic[F]):
         self._kept = kept
         self._empty = empty
         self._most = most
-        self._states: dict[Topic, tuple[int, F, int, int]] = {}
+        self._held: dict[Topic, Prefix[F]] = {}
+        self._left: dict[Topic, tuple[Prefix[F], int]] = {}
         self._weight = 0
 
-    def take(self, topic: Topic) -> tuple[int, F, int]:
-        """A state, the sequence up to which it holds, and how many facts nobody has kept. It is the caller's now."""
-        found = self._forget(topic)
-        return found[:3] if found else (0, self._empty(), 0)
+    def take(self, topic: Topic) -> Prefix[F]:
+        """The fold of a topic, for one more holder."""
+        prefix = self._held.get(topic) or self._forget(topic) or Prefix(self._empty())
+        self._held[topic] = prefix
+        prefix.holders += 1
+        return prefix
 
-    def keep(self, broker: Broker, topic: Topic, seq: int, state: F, behind: int = 0) -> None:
-        """Leave a state for the next holder, unless there is one that is further; beside the log, too, now and then."""
-        if self._kept and behind >= KEEP_AFTER:
-            behind = 0
-            try:
-                payload = self._kept(state, epoch(broker), seq)
-            except (OverflowError, TypeError, ValueError) as error:
-                logger.debug("a fold cannot be kept", extra={"topic": topic.id, "reason": str(error)})
-            else:
-                if len(payload) <= KEPT_BYTES:
-                    keep(broker, topic.turns_state, payload)
-        if seq >= self._states.get(topic, (0,))[0]:
-            self._forget(topic)
-            weight = state.weight
-            self._states[topic] = (seq, state, behind, weight)
-            self._weight += weight
+    def leave(self, broker: Broker, topic: Topic, prefix: Prefix[F]) -> None:
+        """One holder has let go. Keep the fold beside the log now and then, and here for the next holder."""
+        if self._kept and prefix.number >= KEEP_AFTER:
+            self._keep(broker, topic, prefix, self._kept)
+        prefix.holders -= 1
+        if prefix.holders:
+            return
+        del self._held[topic]
+        prefix.is_left()
+        weight = prefix.state.weight
+        self._left[topic] = (prefix, weight)
+        self._weight += weight
         while self._weight > self._most:
-            self._forget(next(iter(self._states)))
+            self._forget(next(iter(self._left)))
 
-    def _forget(self, topic: Topic) -> tuple[int, F, int, int] | None:
-        found = self._states.pop(topic, None)
-        if found:
-            self._weight -= found[3]
-        return found
+    def _forget(self, topic: Topic) -> Prefix[F] | None:
+        prefix, weight = self._left.pop(topic, (None, 0))
+        self._weight -= weight
+        return prefix
+
+    @staticmethod
+    def _keep(broker: Broker, topic: Topic, prefix: Prefix[F], kept: Kept[F]) -> None:
+        prefix.number = 0
+        try:
+            payload = kept(prefix.state, epoch(broker), prefix.seq)
+        except (OverflowError, TypeError, ValueError) as error:
+            logger.debug("a fold cannot be kept", extra={"topic": topic.id, "reason": str(error)})
+            return
+        if len(payload) <= KEPT_BYTES:
+            keep(broker, topic.turns_state, payload)
 
     async def begin(self, broker: Broker, topic: Topic) -> tuple[F, int] | None:
         """A fold that was kept beside the log, and how far it goes."""
@@ -87,17 +97,19 @@ async def holding(broker: Broker, delivery: Delivery, folded: Folded[F]) -> Asyn
     The state is folded to the leader's last fact, or, at a first delivery, up to what is delivered.
     """
     topic = parse(delivery.subject)[0]
-    seq, state, behind = folded.take(topic)
-    begin = partial(folded.begin, broker, topic) if folded.again else None
-    hold = Hold(broker, delivery, topic, state, seq, begin)
-    delivery.wake = hold.news.set
-    subscription = await broker.subscribe(topic.live_facts, hold.wake)
-    broker.holds += 1
+    prefix = folded.take(topic)
     try:
-        if not hold.knows_all_before():
-            await hold.look()
-        yield hold
+        begin = partial(folded.begin, broker, topic) if folded.again else None
+        hold = Hold(broker, delivery, topic, prefix, begin)
+        delivery.wake = hold.missed
+        subscription = await broker.subscribe(topic.live_facts, hold.wake)
+        broker.holds += 1
+        try:
+            if not hold.knows_all_before():
+                await hold.look()
+            yield hold
+        finally:
+            broker.holds -= 1
+            await broker.unsubscribe(subscription)
     finally:
-        broker.holds -= 1
-        folded.keep(broker, topic, hold.seq, hold.state, behind + hold.number)
-        await broker.unsubscribe(subscription)
+        folded.leave(broker, topic, prefix)

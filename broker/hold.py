@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 import msgspec
 
@@ -19,6 +19,7 @@ from broker.append import ATTEMPT_TIMEOUT, Append, LogFull, OutcomeUnknown, Stor
 from broker.client import header
 from broker.connect import Broker, Unavailable
 from broker.delivery import Delivery
+from broker.prefix import F, Prefix
 from broker.read import Record, last, page, read
 from contracts import events
 from contracts.events import AnyEvent, StreamDelta
@@ -37,44 +38,39 @@ LOOKS = 200
 """Looks a second, in all, of those who wait: 10,000 look every 50 s. Each looks when the broker was away."""
 
 
-class Fold(Protocol):
-    """State that a holder keeps: what its topic's facts, applied in order, amount to."""
-
-    @property
-    def weight(self) -> int:
-        """Bytes of memory that it takes, roughly; cheap to ask for."""
-
-    def apply(self, seq: int, event: AnyEvent) -> None:
-        """Take in the fact at `seq`."""
-
-
-F = TypeVar("F", bound=Fold)
+MISSED = b""
+"""The message id of what nobody has folded."""
 
 
 class Hold(Generic[F]):
     """One delivery, the folded state of its topic, and the only way to append for it."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a holder begins with
+    def __init__(
         self,
         broker: Broker,
         delivery: Delivery,
         topic: Topic,
-        state: F,
-        seq: int,
+        prefix: Prefix[F],
         begin: Callable[[], Awaitable[tuple[F, int] | None]] | None = None,
     ) -> None:
         self.broker = broker
         self.delivery = delivery
         self.topic = topic
-        self.state = state
-        self.seq = seq
-        self.number = 0
-        """How many facts it has folded itself."""
         self.news = asyncio.Event()
+        self._prefix = prefix
         self._begin = begin
-        self._turn = asyncio.Lock()
         self._own = b""
-        self._folded = asyncio.Event()
+        self._heard: set[bytes] = set()
+
+    @property
+    def state(self) -> F:
+        """What the topic's facts amount to, as far as this process has folded them."""
+        return self._prefix.state
+
+    @property
+    def seq(self) -> int:
+        """How far it has."""
+        return self._prefix.seq
 
     def knows_all_before(self) -> bool:
         """Whether the state already holds everything before a first delivery; then it is folded too.
@@ -82,22 +78,27 @@ class Hold(Generic[F]):
         Nobody can have claimed what is delivered for the first time before it was: the first look may wait until
         an append is refused. On replicas its condition does not keep out what is appended without one.
         """
-        if self.broker.is_replicated:
+        if self.broker.is_replicated or self._prefix.turn.locked():  # somebody else reads, or appends
             return False
         event = events.decode(self.delivery.data)
         if self.delivery.delivered > 1 or not self.seq or self.delivery.follows != self.seq or event is None:
             return False
-        self.state.apply(self.delivery.seq, event)
-        self.seq = self.delivery.seq
+        self._prefix.apply(self.delivery.seq, event, event.id.encode())
+        self._prefix.has_grown()
         return True
 
-    async def look(self, *, at_nothing: bool = False) -> None:
+    async def look(self, *, at_nothing: bool = False, at_heard: bool = False) -> None:
         """Fold everything up to the last fact that the leader knows. Retries while the broker is away.
 
         `at_nothing`: there should be nothing new. To ask for what follows costs the broker a walk through all that
-        was stored since, to ask for the last fact does not.
+        was stored since, to ask for the last fact does not. `at_heard`: only what was heard of; another holder of this
+        process may have folded that.
         """
-        async with self._turn:
+        async with self._prefix.turn:
+            if at_heard and self._prefix.knows(self._heard):
+                self._heard.clear()
+                self.news.clear()
+                return
             while True:
                 try:
                     async with self.broker.looks:
@@ -111,6 +112,7 @@ class Hold(Generic[F]):
 
     async def _read_on(self) -> None:
         self.news.clear()
+        self._heard.clear()
         more = True
         if not self.seq and self._begin:
             more = await self._begin_again(self._begin)
@@ -132,23 +134,16 @@ class Hold(Generic[F]):
         if more and (kept := await begin()):
             since, further = await page(self.broker, self.topic.facts, kept[1] - 1)
             if since and since[0].seq == kept[1]:  # what it ends with still stands where it stood
-                self.state, self.seq = kept
+                self._prefix.begin_again(*kept)
                 records, more = since[1:], further
         self._fold(records)
         return more
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:
-            if (event := events.decode(record.data)) is not None:
-                self.state.apply(record.seq, event)
-                self.number += 1
-            self.seq = record.seq
+            self._prefix.apply(record.seq, events.decode(record.data), record.message_id.encode())
         if records:
-            self._has_folded()
-
-    def _has_folded(self) -> None:
-        self._folded.set()
-        self._folded = asyncio.Event()
+            self._prefix.has_grown()
 
     @property
     def stopping(self) -> bool:
@@ -157,7 +152,7 @@ class Hold(Generic[F]):
 
     async def folded(self) -> None:
         """Wait until something more is folded; somebody else must `wait` or `look` in the meantime."""
-        await self._folded.wait()
+        await self._prefix.growth()
 
     async def append(
         self, event: AnyEvent, lane: Lane | None = None, context: dict[str, str] | None = None
@@ -172,7 +167,7 @@ class Hold(Generic[F]):
         except (msgspec.DecodeError, RecursionError) as error:
             raise TypeError(f"{type(event).__name__}: {error}") from None
         subject, decided = self.topic.fact(lane or events.LANE_OF[type(event)]), self.seq
-        async with self._turn:
+        async with self._prefix.turn:
             if self.seq != decided:
                 return None
             what = conditional(self.topic, subject, encoded, event.id, self.seq, context=context)
@@ -191,9 +186,8 @@ class Hold(Generic[F]):
         it and the fact that it names: that comes first.
         """
         if not self.broker.is_replicated or seq == self.seq + 1:
-            self.state.apply(seq, event)
-            self.seq, self.number = seq, self.number + 1
-            self._has_folded()
+            self._prefix.apply(seq, event, event.id.encode())
+            self._prefix.has_grown()
         while self.seq < seq:
             try:
                 async for records in read(self.broker, self.topic.facts, self.seq, seq):
@@ -205,7 +199,7 @@ class Hold(Generic[F]):
     async def append_delta(self, event: StreamDelta) -> bool:
         """Whether the delta is stored. Where something else came first, it is folded now."""
         decided = self.seq
-        async with self._turn:
+        async with self._prefix.turn:
             if self.seq != decided:
                 return False
             what = conditional(self.topic, self.topic.delta, events.encode(event), event.id, self.seq, ttl=DELTA_TTL)
@@ -236,9 +230,16 @@ class Hold(Generic[F]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, most)):
                 await self.news.wait()
-        await self.look(at_nothing=not self.news.is_set())
+        await self.look(at_nothing=not self.news.is_set(), at_heard=bool(self._heard))
 
     def wake(self, _subject: bytes, _reply: bytes, _data: bytes, headers: bytes) -> None:
         """Something is new, unless it is the holder's own append."""
-        if header(headers, b"Nats-Msg-Id") != self._own:
+        message_id = header(headers, b"Nats-Msg-Id")
+        if message_id != self._own:
+            self._heard.add(message_id or MISSED)
             self.news.set()
+
+    def missed(self) -> None:
+        """Something may be new that was not heard of."""
+        self._heard.add(MISSED)
+        self.news.set()

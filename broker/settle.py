@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from broker.acts import Act, Drop, Put, Settle, Wait
 from broker.delivery import Delivery
-from broker.hold import F, Hold
+from broker.hold import Hold
+from broker.prefix import F
 from broker.telemetry import tracer
 from contracts.events import AnyEvent
 

@@ -10,6 +10,7 @@ from broker.append import Append, append
 from broker.connect import Broker, connect
 from broker.delivery import Delivery
 from broker.hold import Hold
+from broker.prefix import Prefix
 from broker.read import read
 from contracts import events
 from contracts.session import Session
@@ -44,7 +45,7 @@ async def held(nats: NatsServer) -> AsyncIterator[tuple[Broker, Hold[Session]]]:
     ):
         seq = await say(edge)
         reply = f"$JS.ACK.LOG.agent_runner.1.{seq}.1.0.0"
-        hold = Hold(runner, Delivery(runner, TOPIC.fact("message"), reply, b"", b""), TOPIC, Session(), 0)
+        hold = Hold(runner, Delivery(runner, TOPIC.fact("message"), reply, b"", b""), TOPIC, Prefix(Session()))
         await hold.look()
         yield edge, hold
 

@@ -1,6 +1,7 @@
 """Holding: the state is what the log says, and who holds hears what is new, at once or a little later."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -8,9 +9,10 @@ from broker import hold as holding_module
 from broker.connect import Broker
 from broker.folded import Folded, holding
 from broker.hold import Hold
+from broker.read import page
 from broker.settle import work_while
 from contracts import events
-from tests.broker.holders import TOPIC, Seen, cancel, delivery, say, status
+from tests.broker.holders import CANCEL, TOPIC, Seen, cancel, delivery, say, status
 from tests.harness.nats_server import NatsServer
 from tests.harness.proxy import Proxy
 from tests.harness.wait import until
@@ -102,38 +104,102 @@ async def test_what_was_folded_is_there_for_the_next_holder(runner: Broker, edge
     async with holding(runner, delivery(runner), folded) as second:
         assert second.state is first.state
         assert second.state.seqs == [1, 2, 3]
-        async with holding(runner, delivery(runner), folded) as third:
-            assert third.state is not second.state
-            assert third.state.seqs == [1, 2, 3]
-            await third.append(status("b"))
-    assert folded.take(TOPIC)[:2] == (4, third.state)
-    assert folded.take(TOPIC)[0] == 0
+    assert folded.take(TOPIC).state is first.state
+
+
+async def test_holders_of_a_topic_share_one_fold_and_read_nothing_twice(
+    runner: Broker, edge: Broker, folded: Folded[Seen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten messages that wait behind a long turn cost no more memory than one, and its facts no request for each."""
+    reads: list[int] = []
+
+    async def counted(*given: Any, **more: Any) -> Any:
+        reads.append(1)
+        return await page(*given, **more)
+
+    await say(edge)
+    async with holding(runner, delivery(runner), folded) as first, holding(runner, delivery(runner), folded) as second:
+        monkeypatch.setattr(holding_module, "page", counted)
+        assert second.state is first.state
+        for name in "abc":
+            heard = asyncio.create_task(second.news_folded())
+            await first.append(status(name))
+            await heard
+        assert second.seq == first.seq == 4
+        assert not reads
+        waiting = [asyncio.create_task(hold.news_folded()) for hold in (first, second)]
+        await cancel(edge)
+        await asyncio.gather(*waiting)
+        assert (len(reads), second.state.seqs) == (1, [1, 2, 3, 4, 5])
+
+
+async def test_what_a_holder_has_decided_waits_for_what_another_one_folds(
+    runner: Broker, edge: Broker, folded: Folded[Seen]
+) -> None:
+    """They append one after another, each to what it has seen."""
+    await say(edge)
+    async with holding(runner, delivery(runner), folded) as first, holding(runner, delivery(runner), folded) as second:
+        stored = await asyncio.gather(*(hold.append(status(f"{n}")) for n in range(5) for hold in (first, second)))
+    assert [seq for seq in stored if seq] == first.state.seqs[1:]
+    assert None in stored
+
+
+async def test_a_late_append_of_a_holder_that_has_let_go_is_folded_once(
+    runner: Broker, edge: Broker, folded: Folded[Seen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an agent left behind folds into the state that is the next holder's by then."""
+    going, gone = asyncio.Event(), asyncio.Event()
+
+    async def slow(*given: Any, **more: Any) -> Any:
+        found = await page(*given, **more)
+        gone.set()
+        await going.wait()
+        return found
+
+    await say(edge)
+    async with holding(runner, delivery(runner), folded) as first:
+        await cancel(edge)
+        monkeypatch.setattr(holding_module, "page", slow)
+        late = asyncio.create_task(first.append(status("late")))
+        await gone.wait()
+    monkeypatch.setattr(holding_module, "page", page)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(looks_on(runner, folded))
+        going.set()
+        await late
+    assert folded.take(TOPIC).state.seqs == [1, 2]
+
+
+async def looks_on(runner: Broker, folded: Folded[Seen]) -> None:
+    """The next holder."""
+    async with holding(runner, delivery(runner), folded) as second:
+        await second.look()
 
 
 async def test_the_state_that_was_left_longest_ago_is_forgotten(runner: Broker) -> None:
     folded = Folded(Seen, most=8 * 4)
     topics = [type(TOPIC).session("acme", name) for name in "abcd"]
 
-    def leave(number: int, *seqs: int) -> None:
-        state = Seen()
-        state.seqs += seqs
-        folded.keep(runner, topics[number], max(seqs), state)
+    def use(number: int, *seqs: int) -> int:
+        prefix = folded.take(topics[number])
+        known = prefix.seq
+        for seq in seqs:
+            prefix.apply(seq, events.decode(CANCEL), b"")
+        folded.leave(runner, topics[number], prefix)
+        return known
 
-    leave(0, 1)
-    leave(1, 2)
-    leave(0, 1, 3)  # which is newer now, and takes no more room for having been there before
-    leave(2, 4)
-    leave(2, 4)
-    assert [bool(folded.take(topic)[0]) for topic in topics] == [True, True, True, False]
-    leave(0, 1, 3)
-    leave(1, 2)
-    leave(2, 4)
-    leave(3, 5)
-    assert [folded.take(topic)[0] for topic in topics] == [0, 2, 4, 5]
-    leave(0, *range(1, 6))  # more than there is room for, alone
-    assert folded.take(topics[0])[0] == 0
-    leave(1, 6)
-    assert folded.take(topics[1])[0] == 6
+    use(0, 1)
+    use(1, 2)
+    assert use(0, 3) == 1  # which is newer now, and takes no more room for having been there before
+    use(2, 4)
+    assert [use(n) for n in range(4)] == [3, 2, 4, 0]
+    assert use(1) == 2
+    use(3, 5)
+    assert [use(n) for n in (3, 1, 2)] == [5, 2, 4]
+    use(3, *range(6, 10))  # more than there is room for, alone
+    assert [use(n) for n in range(4)] == [0, 0, 0, 0]
+    use(1, 6)
+    assert use(1) == 6
 
 
 async def test_work_that_is_not_wanted_any_more_is_cancelled(hold: Hold[Seen], edge: Broker) -> None:

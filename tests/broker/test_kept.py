@@ -57,7 +57,7 @@ async def is_kept(agent: Broker, upto: int) -> bool:
 async def look(agent: Broker, states: Folded[State]) -> tuple[State, int]:
     """What a holder knows after its first look, and how many facts it folded itself."""
     async with holding(agent, delivery(agent), states) as hold:
-        return hold.state, hold.number
+        return hold.state, states.take(TOPIC).number
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ async def test_a_tool_runner_begins_from_what_an_agent_runner_kept(
     async with service("tool_runner") as tools:
         states = Folded(Session, ROOMY, again=session_of)
         async with holding(tools, delivery(tools), states) as hold:
-            assert hold.number == 0
+            assert states.take(TOPIC).number == 0
             assert len(hold.state.ended) == FACTS // 2
 
 

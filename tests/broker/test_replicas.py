@@ -8,6 +8,7 @@ import pytest
 from broker.append import Append, append
 from broker.connect import Broker, connect
 from broker.hold import Hold
+from broker.prefix import Prefix
 from broker.read import read
 from contracts import events
 from tests.broker.holders import CANCEL, MESSAGE, TOPIC, Seen, delivery, status
@@ -48,7 +49,7 @@ async def test_a_holder_folds_what_came_between_its_append_and_the_fact_that_it_
         connect(three.url, "agent_runner", seed_file=three.seed("agent_runner")) as runner,
     ):
         seen = Seen()
-        hold = Hold(runner, delivery(runner), TOPIC, seen, 0)
+        hold = Hold(runner, delivery(runner), TOPIC, Prefix(seen))
         await hold.look()
         refused = 0
         for number in range(RACES):
