@@ -121,6 +121,7 @@ def json_bytes(*texts: str | None) -> int:
 async def close(hold: Hold[State], base: dict[str, Any], answer: session.Answer, reason: events.FinishReason) -> None:
     """End an open answer with what was streamed of it, also by an earlier attempt. Its turn is about to end."""
     texts: dict[Kind, list[str]] = {"text": [], "thinking": []}
+    decided = hold.seq
     try:
         async for records in read(hold.broker, hold.topic.delta, answer.since):
             for record in records:
@@ -136,4 +137,5 @@ async def close(hold: Hold[State], base: dict[str, Any], answer: session.Answer,
         thinking="".join(texts["thinking"]) or None,
         finish_reason=reason,
     )
-    await hold.append(end)
+    if hold.seq == decided:  # another holder may have folded what makes this one's word void: it is decided again
+        await hold.append(end)

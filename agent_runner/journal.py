@@ -31,7 +31,13 @@ ROOM = 64 * 1024
 """Bytes of the largest event that are left for what is not its text or result."""
 
 
-within_step: ContextVar[bool] = ContextVar("within_step", default=False)
+class Within(Struct):
+    """A step. It may be over, and what was begun in it still run."""
+
+    is_open: bool = True
+
+
+within_step: ContextVar[Within | None] = ContextVar("within_step", default=None)
 
 
 class Interrupted(asyncio.CancelledError):
@@ -76,6 +82,8 @@ class Journal:
         self.seen = 0
         """How much of what is recorded this attempt has come by, or recorded itself."""
         self.closed = False
+        self.interrupted = False
+        """Whether the agent was told, or cancelled, whatever it made of that."""
         self.ending: MillraceError | None = None
         """What has ended this attempt for good, whatever the agent makes of it."""
         self._defied = False
@@ -92,6 +100,7 @@ class Journal:
         """The turn, as far as it is folded."""
         turn = self.session.turns.get(self.holding.message_id)
         if turn is None:
+            self.interrupt()
             raise Interrupted
         return turn
 
@@ -100,7 +109,7 @@ class Journal:
 
         Raises RuntimeError within a step: where that is recorded, it would not come by this place again.
         """
-        if within_step.get():
+        if (within := within_step.get()) and within.is_open:
             raise RuntimeError(f"{what} within a step: a later attempt would not find it")
         await self.check()
         self.place += 1
@@ -133,7 +142,7 @@ class Journal:
         """
         if self.ending:
             raise self.ending
-        if not self.is_ours or self.is_cancelled:
+        if self.interrupted:
             raise Interrupted
         if self.seen < self.turn.recorded:
             self.end(Mismatch(self.place + 1, "more", "the end"))
@@ -165,12 +174,6 @@ class Journal:
             told[name] = told.get(name, 0) + count
 
     @property
-    def is_cancelled(self) -> bool:
-        """Whether somebody else has cancelled the task that runs the agent."""
-        task = asyncio.current_task()
-        return bool(task and task.cancelling())
-
-    @property
     def is_ours(self) -> bool:
         """Whether the turn is still to go on, and by this attempt."""
         now = self.hold.broker.now()
@@ -197,8 +200,13 @@ class Journal:
 
     async def _check_wanted(self) -> None:
         if not self.wanted:
+            self.interrupt()
             await asyncio.sleep(0)
             raise Interrupted
+
+    def interrupt(self) -> None:
+        """This attempt is over: what its agent does from now on decides nothing."""
+        self.interrupted = True
 
     @property
     def base(self) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class MessageHolder:
         try:
             with contextlib.suppress(Interrupted, TimeoutError):
                 async with asyncio.timeout(left):
-                    outcome = await work_while(self.hold, self._run(journal), lambda: journal.wanted)
+                    running = self._run(journal)
+                    outcome = await work_while(self.hold, running, lambda: journal.wanted, journal.interrupt)
                     if journal.ending and not outcome:  # the agent would have gone on
                         outcome = await self._failed(journal, journal.ending)
                     self.holding.outcome = outcome
@@ -137,15 +138,10 @@ class MessageHolder:
         except GeneratorExit:
             raise
         except BaseException as error:  # also what would end the process, and every other turn with it
-            if isinstance(error, asyncio.CancelledError) and not self._is_own(journal, error):
-                raise
+            if journal.interrupted:
+                raise Interrupted from error
             return await self._failed(journal, journal.ending or self._told(error))
         return Outcome("completed")
-
-    @staticmethod
-    def _is_own(journal: Journal, error: asyncio.CancelledError) -> bool:
-        """Whether the agent itself has cancelled what it then waited for: nobody has interrupted it."""
-        return journal.is_ours and not journal.is_cancelled and not isinstance(error, Interrupted)
 
     def _told(self, error: BaseException) -> MillraceError:
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

@@ -26,7 +26,7 @@ import msgspec
 
 from agent_runner import decide
 from agent_runner.answer import Answer, json_bytes
-from agent_runner.journal import ROOM, Journal, Mismatch, within_step
+from agent_runner.journal import ROOM, Journal, Mismatch, Within, within_step
 from agent_runner.model import Piece, Said
 from agent_runner.prompt import RESPONSE, Entry, Use
 from broker import telemetry
@@ -273,7 +273,7 @@ async def _pieces(text: Text, said: Said) -> AsyncGenerator[Piece | Said]:
 
 async def _done(name: str, work: Callable[[], Any]) -> Any:
     with telemetry.tracer.start_as_current_span("step", attributes={"agent.step": name}):
-        within = within_step.set(True)
+        before = within_step.set(within := Within())
         try:
             result = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(_in_thread, work)
             return await result if inspect.isawaitable(result) else result
@@ -282,7 +282,8 @@ async def _done(name: str, work: Callable[[], Any]) -> Any:
         except BaseException as error:  # in a task of the agent's own it would end the process
             raise RuntimeError(f"the step {name!r} raised {type(error).__name__}") from error
         finally:
-            within_step.reset(within)
+            within.is_open = False
+            within_step.reset(before)
 
 
 def _in_thread(work: Callable[[], Any]) -> Any:
@@ -296,9 +297,12 @@ def _plain(arguments: object) -> dict[str, Any]:
     """A copy as the log gives it back, in the same order in every process. Raises TypeError."""
     try:
         plain = msgspec.json.decode(msgspec.json.encode(arguments))
-        in_order = msgspec.json.decode(msgspec.json.encode(arguments, order="deterministic"))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"arguments that JSON does not hold: {error}") from None
+    try:
+        in_order = msgspec.json.decode(msgspec.json.encode(arguments, order="deterministic"))
+    except TypeError:  # keys that are numbers have no order
+        in_order = plain
     if not isinstance(plain, dict):
         raise TypeError(f"the arguments of a call are a dict, not {arguments!r:.80}")
     return plain if plain == in_order else in_order  # there is a set in it

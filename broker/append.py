@@ -91,14 +91,12 @@ def conditional(topic: Topic, subject: str, payload: bytes, message_id: str, aft
     return Append(subject, payload, message_id, topic.facts, after, **more)  # type: ignore[arg-type]
 
 
-async def append(
-    broker: Broker, what: Append, *, deadline: float | None = None, wait_when_full: bool = False
-) -> Stored | None:
+async def append(broker: Broker, what: Append, *, deadline: float | None = None) -> Stored | None:
     """Store `what`, or return None where its condition was refused.
 
     Without `deadline` (seconds) it tries until the outcome is known. With it, raises Unavailable where
-    nothing was stored, and OutcomeUnknown where it may be. Raises LogFull unless told to wait, and Rejected
-    where the broker will never store it.
+    nothing was stored, and OutcomeUnknown where it may be. Raises LogFull where nothing was, and Rejected where
+    the broker will never store it.
     """
     ends = None if deadline is None else time.monotonic() + deadline
     tries, pause = _Tries(broker, what), BACKOFF[0]
@@ -110,7 +108,7 @@ async def append(
             return await tries.once(left)
         except LogFull as error:
             reason = error
-            if not (wait_when_full or tries.doubt):
+            if not tries.doubt:
                 raise
         except (TimeoutError, Unavailable) as error:
             reason = error

@@ -38,6 +38,9 @@ LOOKS = 200
 """Looks a second, in all, of those who wait: 10,000 look every 50 s. Each looks when the broker was away."""
 
 
+FULL_AGAIN = (0.25, 1.0)
+"""Seconds until an append is tried again that found the log full."""
+
 MISSED = b""
 """The message id of what nobody has folded."""
 
@@ -95,7 +98,7 @@ class Hold(Generic[F]):
         process may have folded that.
         """
         async with self._prefix.turn:
-            if at_heard and self._prefix.knows(self._heard):
+            if at_heard and self._heard and self._prefix.knows(self._heard):
                 self._heard.clear()
                 self.news.clear()
                 return
@@ -111,8 +114,16 @@ class Hold(Generic[F]):
                     return
 
     async def _read_on(self) -> None:
+        """Read what follows, and fold it. Where that is cut short, what was heard of is still news."""
         self.news.clear()
         self._heard.clear()
+        try:
+            await self._read_all()
+        except BaseException:
+            self.missed()
+            raise
+
+    async def _read_all(self) -> None:
         more = True
         if not self.seq and self._begin:
             more = await self._begin_again(self._begin)
@@ -167,17 +178,29 @@ class Hold(Generic[F]):
         except (msgspec.DecodeError, RecursionError) as error:
             raise TypeError(f"{type(event).__name__}: {error}") from None
         subject, decided = self.topic.fact(lane or events.LANE_OF[type(event)]), self.seq
+        refused: LogFull | None = None
         async with self._prefix.turn:
             if self.seq != decided:
                 return None
             what = conditional(self.topic, subject, encoded, event.id, self.seq, context=context)
             self._own = event.id.encode()
-            stored = await self._store(what)
+            try:
+                stored = await self._store(what)
+            except LogFull as full:
+                stored, refused = None, full
             if stored:
                 await self._take_in(stored.seq, event)
                 return stored.seq
-        await self.look()
+        await self._come_again(refused)
         return None
+
+    async def _come_again(self, full: LogFull | None) -> None:
+        """Before the caller decides again: fold what came first; or leave the others of the topic alone for a while."""
+        if full:
+            logger.warning("the log is full", extra={"topic": self.topic.id})
+            await asyncio.sleep(random.uniform(*FULL_AGAIN))  # noqa: S311 - jitter
+        else:
+            await self.look()
 
     async def _take_in(self, seq: int, event: AnyEvent) -> None:
         """Fold the fact that was just stored.
@@ -198,23 +221,26 @@ class Hold(Generic[F]):
 
     async def append_delta(self, event: StreamDelta) -> bool:
         """Whether the delta is stored. Where something else came first, it is folded now."""
-        decided = self.seq
+        decided, refused = self.seq, None
         async with self._prefix.turn:
             if self.seq != decided:
                 return False
             what = conditional(self.topic, self.topic.delta, events.encode(event), event.id, self.seq, ttl=DELTA_TTL)
-            if await self._store(what):
-                return True
-        await self.look()
+            try:
+                if await self._store(what):
+                    return True
+            except LogFull as full:
+                refused = full
+        await self._come_again(refused)
         return False
 
     async def _store(self, what: Append) -> Stored | None:
         """Append. When this is cancelled, whatever is read or appended next comes after it all the same."""
         try:
-            return await append(self.broker, what, wait_when_full=True)
+            return await append(self.broker, what)
         except asyncio.CancelledError:
             with contextlib.suppress(Unavailable, OutcomeUnknown, LogFull):  # the same again: stored once, or never
-                await append(self.broker, what, deadline=ATTEMPT_TIMEOUT, wait_when_full=True)
+                await append(self.broker, what, deadline=ATTEMPT_TIMEOUT)
             raise
 
     async def wait(self, seconds: float = inf) -> None:

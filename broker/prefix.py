@@ -51,7 +51,8 @@ class Prefix(Generic[F]):
             self.state.apply(seq, event)
             self.number += 1
         self.seq = seq
-        self._recent.append(message_id)
+        if message_id:  # what is stored by hand may have none
+            self._recent.append(message_id)
 
     def knows(self, message_ids: set[bytes]) -> bool:
         """Whether all these were folded lately."""

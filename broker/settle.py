@@ -46,10 +46,16 @@ class Role(Protocol):
         """The trace context that an appended fact carries to the next service."""
 
 
-async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Callable[[], bool]) -> T | None:
+async def work_while(
+    hold: Hold[F],
+    work: Coroutine[None, None, T],
+    wanted: Callable[[], bool],
+    cancelling: Callable[[], None] = lambda: None,
+) -> T | None:
     """The result of `work`, or None where it was cancelled because it is not `wanted` any more.
 
-    Work that does not end when it is cancelled is left to itself after CANCEL_GRACE seconds.
+    `cancelling` is called just before. Work that does not end when it is cancelled is left to itself after CANCEL_GRACE
+    seconds.
     """
     task = asyncio.create_task(work)
     news: asyncio.Task[None] | None = None
@@ -64,9 +70,12 @@ async def work_while(hold: Hold[F], work: Coroutine[None, None, T], wanted: Call
             if not wanted():
                 break
         if not task.done():
+            cancelling()
             await _cancel(task)
         return None if not task.done() or task.cancelled() else task.result()
     finally:  # the state is another holder's when this one is gone
+        if not task.done():
+            cancelling()
         await asyncio.gather(*(_cancel(each) for each in (task, news) if each and not each.done()))
 
 

@@ -337,14 +337,14 @@ def decode(stored: bytes) -> AnyEvent | None:
     """
     try:
         return check(stored)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         if not _is_newer(stored):
             logger.error("not an event", extra={"reason": str(error)})
         return None
 
 
 def check(stored: bytes) -> AnyEvent:
-    """The event. Raises msgspec.DecodeError or RecursionError for what is none.
+    """The event. Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError for what is none.
 
     Fields are not checked where an event is made: ask before one is stored that somebody else gave values for.
     """

@@ -81,6 +81,8 @@ def _failed(_request: Request[Any, Any, Any], error: Exception) -> Response[dict
         known = MillraceError(Code.TOO_LARGE if status == 413 else Code.BAD_REQUEST, _told(error))
     elif isinstance(error, RecursionError):
         known = MillraceError(Code.BAD_REQUEST, "JSON that is nested too deeply")
+    elif isinstance(error, UnicodeDecodeError):  # of a body: nothing else is text that a caller gave as bytes
+        known = MillraceError(Code.BAD_REQUEST, "no UTF-8")
     else:
         known = failures.from_exception(error)
     metrics.ERRORS.labels(known.code).inc()

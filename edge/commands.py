@@ -94,6 +94,14 @@ async def send_message(
     return Accepted(message_id, client_message_id, stored.seq)
 
 
+async def place_of(broker: Broker, topic: Topic, accepted: Accepted) -> int:
+    """Where the turn of an accepted message begins: a repeated one is stored before, however late it comes again."""
+    try:
+        return await folds.place_of(broker, topic, accepted.message_id, accepted.seq)
+    except (Unavailable, TimeoutError):
+        raise MillraceError(Code.BROKER_UNAVAILABLE, client_message_id=accepted.client_message_id) from None
+
+
 async def cancel(broker: Broker, principal: Principal, topic: Topic, frame: SendCancel) -> None:
     """Ask for a turn to stop. Raises MillraceError."""
     event = events.Cancel(

@@ -87,16 +87,18 @@ async def send_message(
     frame = SendMessage(**{name: getattr(data, name) for name in NewMessage.__struct_fields__})
     to = commands.Address.of(desk.config, topic, session.agent)
     accepted = await commands.send_message(desk.broker, principal, to, frame)
+    own = data.client_message_id is not None  # only such a message can come again
+    place = (await commands.place_of(desk.broker, topic, accepted) if own else accepted.seq) - 1
     topics = len(join.topics_of(principal, session))
     if streams:
         connection = EventStream(desk, principal, Arrival.of(request))
-        await turns.stream_turn(connection, topic, accepted.message_id, accepted.seq - 1, topics)
+        await turns.stream_turn(connection, topic, accepted.message_id, place, topics)
         return StreamResponse(connection)  # type: ignore[return-value]
-    cursor = pages.cursor_at(desk, topics, accepted.seq - 1)
+    cursor = pages.cursor_at(desk, topics, place)
     told = AcceptedMessage(accepted.message_id, accepted.client_message_id, cursor)
     if not wait:
         return Response(told, status_code=202)
-    outcome = await turns.wait_for(desk, topic, accepted.message_id, accepted.seq - 1)
+    outcome = await turns.wait_for(desk, topic, accepted.message_id, place)
     if outcome.end is None or not desk.identity.holds(principal):  # it may have been revoked in the meantime
         return Response(told, status_code=202)
     answers = list(outcome.answers.values())

@@ -87,6 +87,31 @@ async def without_repeats(broker: Broker, topic: Topic, view: View) -> None:
                     del waiting[event.message_id]
 
 
+async def place_of(broker: Broker, topic: Topic, message_id: str, upto: int) -> int:
+    """Where a message that is stored at `upto`, or before, was stored first: there its turn begins.
+
+    Raises Unavailable or TimeoutError while the broker is away.
+    """
+    view, _ = await fold(broker, topic, upto)
+    if view.forgot and view.session.turns:
+        await without_repeats(broker, topic, view)
+    if turn := view.session.turns.get(message_id):
+        return turn.seq
+    places = [upto]
+    for subject in await messages_of(broker, topic):  # its turn had ended by then
+        async for records in read(broker, subject, 0, upto):
+            found = [record.seq for record in records if _is_message(record.data, message_id)]
+            places += found[:1]
+            if found:
+                break
+    return min(places)
+
+
+def _is_message(data: bytes, message_id: str) -> bool:
+    event = events.decode(data)
+    return isinstance(event, events.Message) and event.message_id == message_id
+
+
 async def messages_of(broker: Broker, topic: Topic) -> tuple[str, ...]:
     """The subjects that hold a session's messages, whatever groups its agent was in over time."""
     lane = topic.message()

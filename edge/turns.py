@@ -23,11 +23,11 @@ WAIT = 60.0
 
 
 class Outcome(Struct):
-    """What is known of a turn. `answers` are the finished ones; `approval`: a person is asked."""
+    """What is known of a turn. `answers` are the finished ones; `asked`: the calls that people are asked about."""
 
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     end: events.TurnEnd | None = None
-    approval: dict[str, Any] | None = None
+    asked: set[str] = field(default_factory=set)
 
 
 class TurnReader:
@@ -94,10 +94,10 @@ class TurnReader:
         match event := events.decode(item.data):
             case events.StreamEnd(message_id=message_id):
                 outcome.answers[message_id] = {"message_id": message_id, "role": "assistant", **_answer(fields)}
-            case events.ToolApprovalRequest():
-                outcome.approval = fields
-            case events.ToolApproval() | events.ToolResult():
-                outcome.approval = None
+            case events.ToolApprovalRequest(tool_call_id=call_id):
+                outcome.asked.add(call_id)
+            case events.ToolApproval(tool_call_id=call_id) | events.ToolResult(tool_call_id=call_id):
+                outcome.asked.discard(call_id)
             case events.TurnEnd(reply_to=self._message_id):
                 outcome.end, self._end_seq = event, item.seq
         self.taken(item)
@@ -116,13 +116,13 @@ async def wait_for(desk: Desk, topic: Topic, message_id: str, after: int) -> Out
     await feed.catch_up(reader, upto=await last(desk.broker, topic.all))  # an approval may be decided long since
 
     def taken(_item: Item) -> None:
-        if reader.outcome.end or reader.outcome.approval:
+        if reader.outcome.end or reader.outcome.asked:
             settled.set()
 
     reader.taken = taken
     waits = [asyncio.ensure_future(event.wait()) for event in (settled, desk.stop)]
     try:
-        if not (reader.outcome.end or reader.outcome.approval):
+        if not (reader.outcome.end or reader.outcome.asked):
             feed.follow(reader)
             await asyncio.wait(waits, timeout=WAIT, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from broker.acts import Act, Drop, Perform, Put, Settle, Wait
 from contracts import events
+from contracts.errors import Code
 from contracts.events import ToolStatus, new_id, timestamp, unix_time
 from contracts.session import Call, Session
 
@@ -32,6 +33,11 @@ class Outcome(Struct, frozen=True):
 UNKNOWN = Outcome("unknown", error="it was started and may or may not have run; it is not run again")
 
 
+def too_often(executions: int) -> Outcome:
+    """No more of them."""
+    return Outcome("failed", error=f"{executions} executions ended without a result", code=Code.TOOL_ERROR)
+
+
 class Holding(Struct):
     """What a holder knows beside the log: its call, the start it found at its first look, its own start.
 
@@ -40,7 +46,7 @@ class Holding(Struct):
 
     session_id: str
     call_id: str
-    permit: Permit
+    permit: Permit = Permit("deny")
     joined: int = 0
     claim: int = 0
     limit: int = 3
@@ -74,8 +80,7 @@ def decide(session: Session, holding: Holding, now: float) -> Act:  # noqa: C901
         if over or not holding.permit.repeatable:
             return _result(call, holding, UNKNOWN)
         if call.starts >= holding.limit:
-            text = f"{call.starts} executions ended without a result"
-            return _result(call, holding, Outcome("failed", error=text, code="tool_error"))
+            return _result(call, holding, too_often(call.starts))
         return _start(call, holding)
     if over:
         return _result(call, holding, Outcome("cancelled"))
@@ -84,7 +89,8 @@ def decide(session: Session, holding: Holding, now: float) -> Act:  # noqa: C901
 
 def _ask(call: Call, holding: Holding, now: float) -> Act:  # noqa: PLR0911 - one return a rule
     permit = holding.permit
-    if permit.problem:
+    is_asked = call.request is not None and permit.code == Code.TOOL_ERROR
+    if permit.problem and not is_asked:  # a server that is away for now takes nobody's approval back
         return _result(call, holding, Outcome("failed", error=permit.problem, code=permit.code))
     if permit.decision == "deny":
         return _result(call, holding, Outcome("failed", error="a rule denies this tool", code="tool_denied"))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from itertools import count
 
 import msgspec
 
@@ -20,7 +21,7 @@ from contracts.session import Session
 from tool_runner import decide, rules
 from tool_runner.decide import Outcome, Permit
 from tool_runner.outcome import Lost, NotSent
-from tool_runner.servers import Servers
+from tool_runner.servers import Servers, Tool
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +43,18 @@ class Tools(msgspec.Struct, frozen=True):
 class CallHolder:
     """What a tool runner does with the tool call that it holds."""
 
-    def __init__(self, hold: Hold[Session], call: events.ToolCall, permit: Permit, tools: Tools) -> None:
+    def __init__(self, hold: Hold[Session], call: events.ToolCall, holding: decide.Holding, tools: Tools) -> None:
         self.hold = hold
-        self.holding = decide.Holding(hold.topic.id, call.tool_call_id, permit)
+        self.holding = holding
         self._tools = tools
         self._tool = call.tool
         self._claiming = 0.0
         self._pending = False
-        decide.first_look(hold.state, self.holding)
 
     @property
     def is_done(self) -> bool:
-        """Whether the tool has run, and only its result is to be told."""
-        return self.holding.outcome is not None
+        """Whether the call is this holder's to the end: nobody else could know that its tool did not run."""
+        return bool(self.holding.claim)
 
     def decide(self) -> Act:
         """The next act."""
@@ -79,9 +79,9 @@ class CallHolder:
                 metrics.APPROVALS.labels("expired").inc()
 
     async def release(self) -> bool:
-        """Told to stop: a call that was not started is anybody's; one that was, and did not run, comes back."""
+        """Told to stop: a call that was not started is anybody's."""
         self._count_pending(False)
-        return not self.holding.claim
+        return True
 
     def context(self, _event: events.AnyEvent) -> dict[str, str] | None:
         """The call's trace goes on with its result."""
@@ -111,7 +111,7 @@ class CallHolder:
         return outcome
 
     async def _call(self, tool: str, arguments: dict[str, object]) -> Outcome:
-        while True:
+        for executions in count(1):
             try:
                 points.reach("call", "before")
                 done = await self._tools.servers.call(
@@ -129,7 +129,10 @@ class CallHolder:
             except Lost as error:
                 if not self.holding.permit.repeatable:
                     return Outcome("unknown", error=str(error))
+                if executions >= self.holding.limit:  # it may be what ends its server
+                    return decide.too_often(executions)
                 await asyncio.sleep(RETRY_PAUSE)
+        raise AssertionError("unreachable")
 
     async def _report(self, progress: float, total: float | None, message: str | None) -> None:
         """Append a report. One that something else came before is left out; a newer one follows.
@@ -152,24 +155,23 @@ class CallHolder:
 
 
 async def permit_of(call: events.ToolCall, tenant: str, user: str, tools: Tools) -> Permit:
-    """What the rules and the tool's own hints say of a call."""
+    """What the rules and the tool's own hints say of a call; without hints where its server is away."""
+    problem: str | None = None
+    tool: Tool | None = None
     try:
         tool = await tools.servers.tool(call.tool)
     except NotSent as error:
-        return Permit("deny", problem=str(error), code=Code.TOOL_ERROR)
-    if tool is None:
+        problem = str(error)
+    if tool is None and problem is None:
         return Permit("deny", problem=f"there is no tool {call.tool}", code=Code.TOOL_NOT_FOUND)
     server = tools.config.servers.get(call.tool.partition(".")[0])
     trusted = bool(server and server.trusted)
-    decision = rules.decide(
-        tools.config.rules,
-        call.tool,
-        tenant,
-        user,
-        read_only=tool.read_only,
-        trusted=trusted,
-    )
-    return Permit(decision.action, decision.expires, repeatable=trusted and (tool.read_only or tool.idempotent))
+    read_only = bool(tool and tool.read_only)
+    decision = rules.decide(tools.config.rules, call.tool, tenant, user, read_only=read_only, trusted=trusted)
+    if problem and decision.action != "deny":
+        return Permit(decision.action, decision.expires, problem=problem, code=Code.TOOL_ERROR)
+    repeatable = bool(tool and trusted and (tool.read_only or tool.idempotent))
+    return Permit(decision.action, decision.expires, repeatable=repeatable)
 
 
 async def hold_call(broker: Broker, delivery: Delivery, tools: Tools) -> None:
@@ -181,10 +183,12 @@ async def hold_call(broker: Broker, delivery: Delivery, tools: Tools) -> None:
     attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": call.tool}
     with telemetry.tracer.start_as_current_span("tool", telemetry.extract(delivery.headers), attributes=attributes):
         async with holding(broker, delivery, tools.folded) as hold:
+            held = decide.Holding(hold.topic.id, call.tool_call_id)
+            decide.first_look(hold.state, held)  # before anything is waited for: others fold more into the state
             turn = hold.state.turns.get(call.reply_to)
             user = turn.message.user_id if turn else ""
-            permit = await permit_of(call, hold.topic.tenant, user, tools)
-            await settle(hold, CallHolder(hold, call, permit, tools))
+            held.permit = await permit_of(call, hold.topic.tenant, user, tools)
+            await settle(hold, CallHolder(hold, call, held, tools))
     result = hold.state.calls.get(call.tool_call_id)
     logger.info(
         "tool call let go",

@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import isfinite
 from types import TracebackType
 from typing import Any, Self
 
@@ -140,6 +141,9 @@ class _Relay:
         self._over = False
 
     async def report(self, progress: float, total: float | None, message: str | None) -> None:
+        if not isfinite(progress):
+            return  # nothing that JSON holds
+        total = total if total is not None and isfinite(total) else None
         self._latest = (progress, total, message and message[:TEXT_CHARACTERS])
         self._news.set()
 

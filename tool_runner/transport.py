@@ -3,6 +3,7 @@
 It also counts what a call hands over: that decides whether the tool certainly did not run.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -13,8 +14,10 @@ import httpx2
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED
+from mcp.shared.message import SessionMessage
+from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, ErrorData, JSONRPCError
 from msgspec import Struct
+from pydantic import ValidationError
 
 from contracts.config import ToolServer
 
@@ -71,13 +74,28 @@ class _Reads(ObjectReceiveStream[Any]):
 
     async def receive(self) -> Any:
         try:
-            return await self._stream.receive()
+            item = await self._stream.receive()
+            return (_unreadable(item) or item) if isinstance(item, ValidationError) else item
         except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._ended()
             raise
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _unreadable(error: ValidationError) -> SessionMessage | None:
+    """What to tell the call whose answer it is: else it would wait until its time is up. None for what is no answer."""
+    for found in error.errors(include_url=False, include_context=False):
+        told = found["input"]
+        try:
+            answer = json.loads(told) if isinstance(told, str) else told
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(answer, dict) and isinstance(answer.get("id"), int | str) and "method" not in answer:
+            problem = ErrorData(code=INTERNAL_ERROR, message="the server's answer cannot be read")
+            return SessionMessage(JSONRPCError(jsonrpc="2.0", id=answer["id"], error=problem))
+    return None
 
 
 class _Writes(ObjectSendStream[Any]):

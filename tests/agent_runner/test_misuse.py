@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -219,6 +219,67 @@ async def test_a_turn_that_finds_no_room_in_a_group_of_tasks_has_not_completed(l
     assert not log.of(events.TurnEnd)
 
 
+async def mends(turn: Turn) -> None:
+    """One of its tasks fails, and it does without: Python 3.11 and 3.12 leave the task marked as cancelled."""
+
+    async def failing() -> None:
+        raise ValueError
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(failing())
+            tasks.create_task(asyncio.Event().wait())
+    except* ValueError:
+        await turn.say("without")
+
+
+async def mends_and_cancels(turn: Turn) -> None:
+    """And then waits for what it has cancelled itself."""
+    await mends(turn)
+    await cancels_its_own(turn)
+
+
+async def test_a_group_of_tasks_that_failed_interrupts_nobody(log: Log) -> None:
+    """Promise: the agent goes on, and its turn ends once."""
+    assert (await ended(log, mends)).status == "completed"
+    assert len(log.of(events.StreamEnd)) == 1
+
+
+async def test_a_cancellation_of_its_own_after_a_group_fails_the_turn(log: Log) -> None:
+    """Promise: it is not begun again for ever."""
+    end = await ended(log, mends_and_cancels)
+    assert (end.status, end.error and end.error.error) == ("failed", "the agent raised CancelledError")
+
+
+async def turns_it_into_another(turn: Turn) -> None:
+    """Its clean-up raises something else."""
+    try:
+        await swallows_nothing(turn)
+    except asyncio.CancelledError:
+        raise ValueError from None
+
+
+async def swallows_nothing(turn: Turn) -> None:
+    """Streams until it is interrupted."""
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "half "
+        await asyncio.Event().wait()
+
+    await turn.say(pieces())
+
+
+async def test_what_an_agent_raises_because_it_is_cut_off_fails_no_turn(log: Log) -> None:
+    """Promise: a process that ends in a hurry takes no turn with it."""
+    hold: Any = log
+    running = asyncio.create_task(settle(hold, holder(log, turns_it_into_another)))
+    await until(lambda: log.said)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not log.of(events.Error)
+
+
 async def fails_and_goes_on(turn: Turn) -> None:
     """What it streams breaks off, and it does without."""
 
@@ -280,6 +341,13 @@ async def test_a_set_among_arguments_is_the_same_in_every_process(log: Log) -> N
     assert log.of(events.ToolCall)[0].arguments == {"also": 1, "tags": sorted(tags)}
 
 
+async def test_keys_that_are_numbers_are_texts(log: Log) -> None:
+    """Standard: JSON."""
+    names: dict[Any, str] = {1: "a"}
+    await called(log, {"names": names})
+    assert log.of(events.ToolCall)[0].arguments == {"names": {"1": "a"}}
+
+
 async def test_arguments_keep_their_order(log: Log) -> None:
     """Our choice: people read them."""
     await called(log, {"to": "a", "about": "b"})
@@ -309,6 +377,30 @@ async def twice(turn: Turn) -> None:
     await turn.step("one", int)
     await turn.step("two", int)
     await turn.say("done")
+
+
+async def test_what_a_step_has_begun_may_act_when_it_is_over(log: Log) -> None:
+    """Our choice: a worker of the whole process may have been begun within a step."""
+    turn, going = attempt(log), asyncio.Event()
+
+    async def works() -> str:
+        await going.wait()
+        return await turn.say("later")
+
+    worker = await begun(turn, works)
+    going.set()
+    assert await worker == "later"
+
+
+async def begun(turn: Turn, works: Callable[[], Coroutine[None, None, str]]) -> asyncio.Task[str]:
+    """A task that a step begins."""
+    tasks: list[asyncio.Task[str]] = []
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(works()))
+
+    await turn.step("begin", begin)
+    return tasks[0]
 
 
 async def test_a_step_after_a_step_is_not_within_it(log: Log) -> None:

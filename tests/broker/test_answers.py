@@ -1,6 +1,5 @@
 """What a broker may answer to an append, beside that it is stored or refused: tried again, or told to the caller."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -94,17 +93,6 @@ async def test_a_log_that_is_full_is_said_to_be(script: Script) -> None:
     assert len(script.appends) == 1
 
 
-async def test_who_is_told_to_wait_waits_until_there_is_room(script: Script) -> None:
-    script.answers = [FULL] * 5 + [STORED]
-    assert await append(script.broker, WHAT, wait_when_full=True) == Stored(7)
-
-
-async def test_who_is_told_to_wait_hears_at_the_deadline_what_it_waited_for(script: Script) -> None:
-    script.answers = [FULL]
-    with pytest.raises(LogFull):
-        await append(script.broker, WHAT, wait_when_full=True, deadline=0.1)
-
-
 @pytest.mark.parametrize("answer", [FULL, error(400, 10054, "message size exceeds maximum allowed")])
 async def test_an_append_in_doubt_is_never_said_not_to_be_stored(answer: str, script: Script) -> None:
     """The first try may be stored, or be stored yet: what is true of the second says nothing of it."""
@@ -127,17 +115,16 @@ async def test_a_refusal_in_doubt_is_not_taken_for_one_while_the_log_cannot_be_r
 
 
 async def test_a_full_log_takes_appends_again_when_it_has_room(tmp_path: Path) -> None:
-    """A real one: what waits is stored once, what was refused is not stored."""
+    """A real one: what was refused is not stored."""
     async with (
         nats_server(tmp_path / "nats", log_bytes=1 << 20) as nats,
         connect(nats.url, "agent_runner", seed_file=nats.seed("agent_runner")) as broker,
     ):
         number = await _fill(broker)
-        waits = asyncio.create_task(append(broker, WHAT, wait_when_full=True))
         with pytest.raises(LogFull):
             await append(broker, Append(TOPIC.fact("agent"), b"x" * 64_000, "refused"))
         await _purge(nats)
-        assert await waits == Stored(number + 1)
+        assert await append(broker, WHAT) == Stored(number + 1)
 
 
 async def _fill(broker: Broker) -> int:

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,8 @@ class Trial:
         for caller in callers:
             await self._in_mid_stream(caller)
         if self._scenario.act == "stop":
-            self._slot.service.process.send_signal(signal.SIGTERM)
+            with suppress(ProcessLookupError):  # the point was reached before
+                self._slot.service.process.send_signal(signal.SIGTERM)
             return
         others = [slot for slot in self._slots if slot is not self._slot]
         for slot in others:  # they come back when the armed one has had the turn: it would only race with them

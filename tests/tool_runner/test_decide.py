@@ -154,6 +154,19 @@ def test_a_call_that_cannot_be_made_fails_and_says_why() -> None:
     assert (put.event.status, put.event.code) == ("failed", "tool_not_found")
 
 
+@pytest.mark.parametrize("decision", ["allow", "ask"])
+def test_a_server_that_is_away_takes_nobodys_approval_back(decision: str) -> None:
+    """Promise P6: a question stays until it is answered or expires; then the call finds out for itself."""
+    away = Permit(decision, problem="the tool server cannot be reached", code="tool_error")
+    assert result(act(CALLED, away)) == "failed"
+    assert act(ASKED, away) == Wait(100)
+    assert result(act(ASKED, away, now=100)) == "expired"
+    assert result(act((*ASKED, a.approval("c1", False)), away)) == "rejected"
+    assert start(act((*ASKED, a.approval("c1")), away)) == 1
+    gone = Permit("deny", problem="there is no tool", code="tool_not_found")
+    assert result(act(ASKED, gone)) == "failed"
+
+
 def test_a_person_is_asked_for_the_arguments_of_the_call() -> None:
     """Promise P6: for exactly the arguments shown, until a time that the broker's clock tells."""
     put = act(CALLED, ASK)
