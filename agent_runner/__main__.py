@@ -55,7 +55,8 @@ async def run(process: Process) -> None:
         async with asyncio.TaskGroup() as tasks:
             for group in groups:
                 consumer, most = streams.agent_runner(group=group), process.config.groups[group].turns
-                consuming = consume(process.broker, consumer, hold, process.stop, most=most)
+                begun = process.begins(f"consuming {consumer.durable}")
+                consuming = consume(process.broker, consumer, hold, process.stop, most=most, begun=begun)
                 tasks.create_task(consuming, name=consumer.durable)
     finally:
         await agents.aclose()

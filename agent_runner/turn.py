@@ -52,7 +52,10 @@ class Turn:
     @property
     def cancelled(self) -> bool:
         """Whether the turn is to end: for code that computes for long without awaiting anything."""
-        return self._journal.ending is not None or not self._journal.wanted
+        journal = self._journal
+        if journal.ending is None and not journal.wanted:
+            journal.interrupt()  # the agent knows: what it leaves out now is for a later attempt
+        return journal.ending is not None or journal.interrupted
 
     def conversation(self) -> Sequence[Entry]:
         """What was said in the session up to now, as far as the agent's `context_tokens` go."""
@@ -299,10 +302,8 @@ def _plain(arguments: object) -> dict[str, Any]:
         plain = msgspec.json.decode(msgspec.json.encode(arguments))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"arguments that JSON does not hold: {error}") from None
-    try:
-        in_order = msgspec.json.decode(msgspec.json.encode(arguments, order="deterministic"))
-    except TypeError:  # keys that are numbers have no order
-        in_order = plain
+    in_order = msgspec.to_builtins(arguments, str_keys=True, order="deterministic")
+    in_order = msgspec.json.decode(msgspec.json.encode(in_order))
     if not isinstance(plain, dict):
         raise TypeError(f"the arguments of a call are a dict, not {arguments!r:.80}")
     return plain if plain == in_order else in_order  # there is a set in it

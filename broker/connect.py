@@ -33,6 +33,9 @@ PING_INTERVAL = 2
 RECONNECT_WAIT = (0.05, 0.5)
 WATCH_EVERY = 2.0
 MISSES = 5
+ANSWER_WITHIN = 1.0
+"""Seconds that a process which starts waits for an answer: brokers that elect a leader forget what they were asked."""
+
 REPLY_WITHIN = 5.0
 
 _DENIED = re.compile(r'permissions violation for publish to "(.+)"')
@@ -209,10 +212,10 @@ class Broker:
         with contextlib.suppress(nats.errors.Error):
             await self.client.unsubscribe_direct(subscription)
 
-    async def look_at_log(self) -> LogInfo:
+    async def look_at_log(self, *, within: float = REPLY_WITHIN) -> LogInfo:
         """Ask the leader what the log holds, and set the clock by its answer."""
         sent = time.monotonic()
-        reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}", timeout=REPLY_WITHIN)
+        reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}", timeout=within)
         try:
             self.log_info = info = log_info.decode(reply.data)
         except msgspec.DecodeError as error:
@@ -252,7 +255,7 @@ class Broker:
         await self.client.subscribe_direct(f"{self._inbox}.*", self._dispatch)
         while not self.lost.is_set():
             try:
-                await self.look_at_log()
+                await self.look_at_log(within=ANSWER_WITHIN)
             except (Unavailable, TimeoutError) as error:
                 logger.warning("waiting for the log", extra={"reason": str(error)})
                 await asyncio.sleep(random.uniform(*RECONNECT_WAIT))  # noqa: S311 - jitter

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 
 import msgspec
 
-from broker.connect import Broker, Unavailable
+from broker.connect import ANSWER_WITHIN, Broker, Unavailable
 from broker.delivery import NANOSECONDS, Delivery, Holder
 from broker.held import Held
 from broker.pull import BACKOFF, Pull
@@ -57,21 +57,27 @@ async def ack_wait(broker: Broker, stream: str, durable: str) -> float:
     """How long a delivery stays with a silent holder, in seconds, as the broker has it. Waits for the consumer."""
     while True:
         try:
-            reply = await broker.request(f"$JS.API.CONSUMER.INFO.{stream}.{durable}")
+            reply = await broker.request(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", timeout=ANSWER_WITHIN)
             return msgspec.json.decode(reply.data, type=_ConsumerInfo).config.ack_wait / NANOSECONDS
         except (Unavailable, TimeoutError, msgspec.DecodeError) as error:
             logger.warning("waiting for the consumer", extra={"consumer": durable, "reason": str(error)})
             await asyncio.sleep(BACKOFF)
 
 
-async def consume(
-    broker: Broker, consumer: streams.Consumer, hold: Holder, stop: asyncio.Event, *, most: int | None = None
+async def consume(  # noqa: PLR0913 - how, beside what
+    broker: Broker,
+    consumer: streams.Consumer,
+    hold: Holder,
+    stop: asyncio.Event,
+    *,
+    most: int | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> None:
     """Hand each delivery to `hold` until `stop` is set, then wait for the holders to let go.
 
     At most `most` are held at once beside those that rest (no limit by default: who waits costs next to nothing).
     One that rested and finds no room when it is to go on is stopped, and so handed to somebody else. A holder that
-    raises drops its delivery.
+    raises drops its delivery. `begun` is called when deliveries may come.
     """
     held = Held(most)
 
@@ -106,6 +112,7 @@ async def consume(
         stopped = tasks.create_task(stop.wait(), name="stop")
         try:
             await pull.open()
+            begun()
             while not stop.is_set():
                 await _first(stopped, _next(pull, held))
         finally:

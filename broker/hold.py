@@ -197,7 +197,7 @@ class Hold(Generic[F]):
     async def _come_again(self, full: LogFull | None) -> None:
         """Before the caller decides again: fold what came first; or leave the others of the topic alone for a while."""
         if full:
-            logger.warning("the log is full", extra={"topic": self.topic.id})
+            logger.debug("the log is full", extra={"topic": self.topic.id})
             await asyncio.sleep(random.uniform(*FULL_AGAIN))  # noqa: S311 - jitter
         else:
             await self.look()

@@ -56,6 +56,12 @@ class Process(Struct, kw_only=True):
         """Whether each thing is there that the service depends on; it may add to `checks`."""
         return {name: check() for name, check in self.checks.items()}
 
+    def begins(self, what: str) -> Callable[[], None]:
+        """Not ready until what this returns was called."""
+        begun = asyncio.Event()
+        self.checks[what] = begun.is_set
+        return begun.set
+
 
 class _Life:
     """One process from start to end."""

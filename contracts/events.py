@@ -327,7 +327,7 @@ def encode(event: Event) -> bytes:
 
 def type_of(stored: bytes) -> str:
     """The type of a stored event, without decoding it."""
-    return stored[len(_PREFIX) : stored.index(b'"', len(_PREFIX))].decode()
+    return stored[len(_PREFIX) : stored.index(b'"', len(_PREFIX))].decode(errors="replace")
 
 
 def decode(stored: bytes) -> AnyEvent | None:

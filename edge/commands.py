@@ -94,11 +94,16 @@ async def send_message(
     return Accepted(message_id, client_message_id, stored.seq)
 
 
-async def place_of(broker: Broker, topic: Topic, accepted: Accepted) -> int:
-    """Where the turn of an accepted message begins: a repeated one is stored before, however late it comes again."""
+async def place_of(broker: Broker, topic: Topic, accepted: Accepted, *, waits: bool) -> int:
+    """Where the turn of an accepted message begins: a repeated one is stored before, however late it comes again.
+
+    It is accepted, whatever becomes of the broker now; only who `waits` for its turn is told to come again.
+    """
     try:
-        return await folds.place_of(broker, topic, accepted.message_id, accepted.seq)
+        return await folds.place_of(broker, topic, accepted.message_id, accepted.seq, thorough=waits)
     except (Unavailable, TimeoutError):
+        if not waits:
+            return accepted.seq
         raise MillraceError(Code.BROKER_UNAVAILABLE, client_message_id=accepted.client_message_id) from None
 
 

@@ -88,7 +88,7 @@ async def send_message(
     to = commands.Address.of(desk.config, topic, session.agent)
     accepted = await commands.send_message(desk.broker, principal, to, frame)
     own = data.client_message_id is not None  # only such a message can come again
-    place = (await commands.place_of(desk.broker, topic, accepted) if own else accepted.seq) - 1
+    place = (await commands.place_of(desk.broker, topic, accepted, waits=wait or streams) if own else accepted.seq) - 1
     topics = len(join.topics_of(principal, session))
     if streams:
         connection = EventStream(desk, principal, Arrival.of(request))

@@ -87,12 +87,15 @@ async def without_repeats(broker: Broker, topic: Topic, view: View) -> None:
                     del waiting[event.message_id]
 
 
-async def place_of(broker: Broker, topic: Topic, message_id: str, upto: int) -> int:
+async def place_of(broker: Broker, topic: Topic, message_id: str, upto: int, *, thorough: bool) -> int:
     """Where a message that is stored at `upto`, or before, was stored first: there its turn begins.
 
-    Raises Unavailable or TimeoutError while the broker is away.
+    A session of thousands of turns is read from its beginning only if that is to be `thorough`; else a very late
+    repeat passes for a new message. Raises Unavailable or TimeoutError while the broker is away.
     """
     view, _ = await fold(broker, topic, upto)
+    if view.forgot and not thorough:
+        return upto
     if view.forgot and view.session.turns:
         await without_repeats(broker, topic, view)
     if turn := view.session.turns.get(message_id):

@@ -18,8 +18,9 @@ async def run(process: Process) -> None:
     async with asyncio.TaskGroup() as tasks:
         for tenant in process.config.tenants:
             consumer = streams.event_ingest(tenant)
+            begun = process.begins(f"consuming {consumer.stream}")
             tasks.create_task(
-                consume(process.broker, consumer, ingest.hold, process.stop, most=PREFETCH),
+                consume(process.broker, consumer, ingest.hold, process.stop, most=PREFETCH, begun=begun),
                 name=f"ingest-{tenant}",
             )
 

@@ -18,6 +18,7 @@ from tool_runner.servers import Servers
 async def run(process: Process) -> None:
     """Hold tool calls until told to stop, then let go of what is held."""
     consumer = streams.tool_runner(0)
+    begun = process.begins("consuming")
     wait = await ack_wait(process.broker, consumer.stream, consumer.durable)
     lister = Lister(process.broker)
     async with Servers(process.config.servers, told=lister.told) as servers, asyncio.TaskGroup() as tasks:
@@ -28,7 +29,7 @@ async def run(process: Process) -> None:
         async def hold(delivery: Delivery) -> None:
             await hold_call(process.broker, delivery, tools)
 
-        await consume(process.broker, consumer, hold, process.stop)
+        await consume(process.broker, consumer, hold, process.stop, begun=begun)
         listing.cancel()
 
 

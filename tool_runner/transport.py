@@ -89,13 +89,23 @@ def _unreadable(error: ValidationError) -> SessionMessage | None:
     for found in error.errors(include_url=False, include_context=False):
         told = found["input"]
         try:
-            answer = json.loads(told) if isinstance(told, str) else told
+            answer = json.loads(told) if isinstance(told, str) and not found["loc"] else told
         except (ValueError, RecursionError):
             continue
-        if isinstance(answer, dict) and isinstance(answer.get("id"), int | str) and "method" not in answer:
+        if _is_answer(answer):
             problem = ErrorData(code=INTERNAL_ERROR, message="the server's answer cannot be read")
             return SessionMessage(JSONRPCError(jsonrpc="2.0", id=answer["id"], error=problem))
     return None
+
+
+def _is_answer(line: object) -> bool:
+    """Not a line of a log, which may have an `id`, too."""
+    return (
+        isinstance(line, dict)
+        and line.get("jsonrpc") == "2.0"
+        and type(line.get("id")) in (int, str)
+        and ("result" in line or "error" in line)
+    )
 
 
 class _Writes(ObjectSendStream[Any]):

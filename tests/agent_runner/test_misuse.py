@@ -196,6 +196,33 @@ async def test_an_agent_that_swallows_its_interruption_has_not_completed(log: Lo
     assert log.of(events.TurnRelease)
 
 
+async def polls(turn: Turn) -> None:
+    """Computes for long, and looks whether it is to stop."""
+    while not turn.cancelled:  # noqa: ASYNC110 - it stands for computing
+        await asyncio.sleep(0)
+
+
+async def test_an_agent_that_heeds_its_interruption_has_not_completed(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: a deployment hands its turn over, also where it returns before it is cancelled."""
+    never = asyncio.Event()
+
+    async def slowly(_seconds: float = 0) -> None:
+        await never.wait()
+
+    monkeypatch.setattr(log, "news_folded", slowly)
+    hold: Any = log
+    running = asyncio.create_task(settle(hold, holder(log, polls)))
+    await until(lambda: log.of(events.TurnStart))
+    await asyncio.sleep(0)
+    log.stopping = log.delivery.stopping = True
+    async with asyncio.timeout(5):
+        await running
+    assert log.of(events.TurnRelease)
+    assert not log.of(events.TurnEnd)
+
+
 async def groups(turn: Turn) -> None:
     """A TaskGroup takes the interruption of one of its tasks for that task's own."""
     async with asyncio.TaskGroup() as tasks:
@@ -344,8 +371,8 @@ async def test_a_set_among_arguments_is_the_same_in_every_process(log: Log) -> N
 async def test_keys_that_are_numbers_are_texts(log: Log) -> None:
     """Standard: JSON."""
     names: dict[Any, str] = {1: "a"}
-    await called(log, {"names": names})
-    assert log.of(events.ToolCall)[0].arguments == {"names": {"1": "a"}}
+    await called(log, {"names": names, "tags": {"b", "a", "c"}})
+    assert log.of(events.ToolCall)[0].arguments == {"names": {"1": "a"}, "tags": ["a", "b", "c"]}
 
 
 async def test_arguments_keep_their_order(log: Log) -> None:

@@ -54,6 +54,15 @@ def _signs_of_life(proxy: Proxy) -> int:
     return sum(message.data == b"+WPI" for message in proxy.published)
 
 
+async def test_who_begins_says_so_when_deliveries_may_come(service: Connect, edge: Broker) -> None:
+    begun = asyncio.Event()
+    async with service("agent_runner") as broker, consuming(broker, ack, begun=begun.set) as holders:
+        assert not begun.is_set()
+        await begun.wait()
+        await store_messages(edge)
+        await until(lambda: holders.deliveries)
+
+
 async def test_a_delivery_stays_with_its_holder_for_as_long_as_that_takes(
     service: Connect, proxy: Proxy, edge: Broker, other: Broker
 ) -> None:

@@ -16,7 +16,8 @@ ANSWERS = {
 PROGRESS = ("NaN", "1e999", "-1e999", "0.5")
 READ_ONLY = {"readOnlyHint": True, "destructiveHint": False}
 TOOLS = [
-    {"name": name, "inputSchema": {"type": "object"}, "annotations": READ_ONLY} for name in (*ANSWERS, "crash", "odd")
+    {"name": name, "inputSchema": {"type": "object"}, "annotations": READ_ONLY}
+    for name in (*ANSWERS, "crash", "logs", "odd")
 ]
 
 
@@ -41,6 +42,12 @@ def answer(request: dict[str, dict[str, object]]) -> str:
         log.write(f"{name}\n")
     if name == "crash":
         os._exit(1)
+    if name == "logs":
+        for mark in (request["id"], True):
+            tell(json.dumps({"level": "info", "id": mark, "message": "a row"}))
+            tell(json.dumps({"jsonrpc": "2.0", "method": "x", "params": json.dumps({"id": mark, "result": 1})}))
+            tell(json.dumps({"jsonrpc": "2.0", "id": mark, "result": None} if mark is True else {"jsonrpc": "2.0"}))
+        name = "well"
     if name == "odd":
         meta = params.get("_meta")
         token = json.dumps(meta.get("progressToken") if isinstance(meta, dict) else None)

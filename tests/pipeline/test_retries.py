@@ -57,7 +57,7 @@ async def test_where_a_message_was_stored_first_is_where_its_turn_begins(shared:
         assert [r.event["message_id"] for r in copies] == [done, open_]
         for record in (*messages, *copies):
             message_id = record.event["message_id"]
-            assert await folds.place_of(edge, topic, message_id, record.seq) == places[message_id]
+            assert await folds.place_of(edge, topic, message_id, record.seq, thorough=False) == places[message_id]
     await http("POST", f"{path.removesuffix('messages')}cancel", {}, token=token)
 
 

@@ -65,6 +65,13 @@ async def test_each_service_tells_its_health_and_its_metrics(tmp_path_factory: p
             await client.say([{"tool": "demo.add", "arguments": {"a": 1, "b": 1}}])
             await client.until("turn_end")
             pages = {}
+            ready = {
+                service.name: set((await http("GET", f"{service.url}/readyz")).json["checks"])
+                for service in running.services
+            }
+            assert ready["agent_runner"] == {"broker", "consuming agent_runner"}
+            assert ready["tool_runner"] == {"broker", "consuming"}
+            assert {"consuming INGEST_acme", "consuming INGEST_globex"} < ready["event_ingest"]
             for service in running.services:
                 assert (await http("GET", f"{service.url}/healthz")).status == 200
                 pages[service.name] = (await http("GET", f"{service.url}/metrics")).body.decode()

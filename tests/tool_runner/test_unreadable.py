@@ -36,6 +36,12 @@ async def test_an_answer_that_cannot_be_read_fails_its_call_at_once(raw: Servers
     assert (await call(raw, "raw.well")).result == "well"
 
 
+async def test_lines_of_a_log_that_are_json_are_no_answers(raw: Servers) -> None:
+    """Our choice: whatever they have in common with one."""
+    outcome = await call(raw, "raw.logs")
+    assert (outcome.status, outcome.result) == ("completed", "well")
+
+
 async def test_progress_that_is_no_number_is_left_out(raw: Servers) -> None:
     """Promise: it breaks no call off."""
     totals: list[float | None] = []
