@@ -48,11 +48,12 @@ class Address(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """A message that will be answered."""
+    """A message that will be answered. `is_first`: the broker knows it still, and `seq` is where it was stored first."""
 
     message_id: str
     client_message_id: str
     seq: int
+    is_first: bool = False
 
 
 async def send_message(
@@ -91,7 +92,8 @@ async def send_message(
             assert unnamed  # nothing refuses an append without a condition
             stored = unnamed
     metrics.MESSAGES.labels(topic.tenant).inc()
-    return Accepted(message_id, client_message_id, stored.seq)
+    is_first = stored.duplicate and event.policy != "reject"
+    return Accepted(message_id, client_message_id, stored.seq, is_first)
 
 
 async def place_of(broker: Broker, topic: Topic, accepted: Accepted, *, waits: bool) -> int:
@@ -99,6 +101,8 @@ async def place_of(broker: Broker, topic: Topic, accepted: Accepted, *, waits: b
 
     It is accepted, whatever becomes of the broker now; only who `waits` for its turn is told to come again.
     """
+    if accepted.is_first:
+        return accepted.seq
     try:
         return await folds.place_of(broker, topic, accepted.message_id, accepted.seq, thorough=waits)
     except (Unavailable, TimeoutError):
