@@ -48,7 +48,7 @@ class Address(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """A message that will be answered. `is_first`: the broker knows it still, and `seq` is where it was stored first."""
+    """A message that will be answered. `is_first`: the broker knows that it was stored first at `seq`."""
 
     message_id: str
     client_message_id: str
