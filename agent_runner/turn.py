@@ -154,8 +154,7 @@ class Turn:
     async def _begin(self, tool: str, arguments: dict[str, Any]) -> str:
         journal = self._journal
         await journal.check()
-        arguments = _plain(arguments)
-        if is_too_deep(arguments):
+        if is_too_deep(arguments) or is_too_deep(arguments := _plain(arguments)):
             raise ValueError("arguments that are nested too deeply")
         if not self.may_call(tool):
             raise MillraceError(Code.TOOL_DENIED, f"the agent {journal.name} may not call {tool}: see its `tools`")

@@ -212,10 +212,10 @@ class Broker:
         with contextlib.suppress(nats.errors.Error):
             await self.client.unsubscribe_direct(subscription)
 
-    async def look_at_log(self, *, within: float = REPLY_WITHIN) -> LogInfo:
+    async def look_at_log(self, *, within: float | None = None) -> LogInfo:
         """Ask the leader what the log holds, and set the clock by its answer."""
         sent = time.monotonic()
-        reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}", timeout=within)
+        reply = await self.request(f"$JS.API.STREAM.INFO.{streams.LOG}", timeout=within or REPLY_WITHIN)
         try:
             self.log_info = info = log_info.decode(reply.data)
         except msgspec.DecodeError as error:
