@@ -10,6 +10,7 @@ import pytest
 
 from contracts.config import ToolServer
 from contracts.errors import Code
+from tests.harness.wait import until
 from tests.tool_runner.conftest import STARTING, Reports, call
 from tool_runner import runner
 from tool_runner.decide import Holding, Permit
@@ -68,3 +69,4 @@ async def test_a_tool_that_ends_its_server_each_time_is_not_called_for_ever(
     outcome = await holder._call("raw.crash", {})
     assert (outcome.status, outcome.code) == ("failed", Code.TOOL_ERROR)
     assert (tmp_path / "calls").read_text().split() == ["crash"] * 3
+    await until(lambda: raw.ready("raw"), within=STARTING)  # the loop has taken notice of the end of the one before
