@@ -10,12 +10,11 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
 from typing import Any, Literal, NoReturn
 
 from msgspec import Struct
 
-from agent_runner import decide
+from agent_runner import decide, step
 from agent_runner.prompt import RESPONSE
 from agent_runner.state import State
 from broker.acts import Perform
@@ -29,15 +28,6 @@ from contracts.subjects import Lane
 
 ROOM = 64 * 1024
 """Bytes of the largest event that are left for what is not its text or result."""
-
-
-class Within(Struct):
-    """A step. It may be over, and what was begun in it still run."""
-
-    is_open: bool = True
-
-
-within_step: ContextVar[Within | None] = ContextVar("within_step", default=None)
 
 
 class Interrupted(asyncio.CancelledError):
@@ -109,7 +99,7 @@ class Journal:
 
         Raises RuntimeError within a step: where that is recorded, it would not come by this place again.
         """
-        if (within := within_step.get()) and within.is_open:
+        if step.is_within():
             raise RuntimeError(f"{what} within a step: a later attempt would not find it")
         await self.check()
         self.place += 1
@@ -120,8 +110,8 @@ class Journal:
 
     def _recorded(self, place: int) -> str | None:
         turn = self.turn
-        if step := turn.steps.get(place):
-            return "a model response" if step.name == RESPONSE else f"the step {step.name!r}"
+        if done := turn.steps.get(place):
+            return "a model response" if done.name == RESPONSE else f"the step {done.name!r}"
         if (call_id := self.id("c", place)) in turn.calls:
             return f"the call of {self.session.calls[call_id].call.tool}"
         return "an answer" if self.id("a", place) in turn.answers else None

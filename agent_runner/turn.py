@@ -16,7 +16,6 @@ is awaited raises `asyncio.CancelledError`. Clean up and let it through; nothing
 
 import asyncio
 import copy
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
@@ -24,9 +23,9 @@ from typing import Any
 
 import msgspec
 
-from agent_runner import decide
+from agent_runner import decide, step
 from agent_runner.answer import Answer, json_bytes
-from agent_runner.journal import ROOM, Journal, Mismatch, Within, within_step
+from agent_runner.journal import ROOM, Journal, Mismatch
 from agent_runner.model import Piece, Said
 from agent_runner.prompt import RESPONSE, Entry, Use
 from broker import telemetry
@@ -117,7 +116,7 @@ class Turn:
             self._journal.seen += 1
             return msgspec.json.decode(encoded)  # the agent's own: what is recorded stays as it is
         async with self._journal.working():
-            result = await _done(name, work)
+            result = await step.do(name, work)
         return await self._record(name, place, result)
 
     async def _record(self, name: str, place: int, result: Any) -> Any:
@@ -271,28 +270,6 @@ async def _pieces(text: Text, said: Said) -> AsyncGenerator[Piece | Said]:
     finally:
         if close := getattr(text, "aclose", None):
             await close()
-
-
-async def _done(name: str, work: Callable[[], Any]) -> Any:
-    with telemetry.tracer.start_as_current_span("step", attributes={"agent.step": name}):
-        before = within_step.set(within := Within())
-        try:
-            result = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(_in_thread, work)
-            return await result if inspect.isawaitable(result) else result
-        except (Exception, asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException as error:  # in a task of the agent's own it would end the process
-            raise RuntimeError(f"the step {name!r} raised {type(error).__name__}") from error
-        finally:
-            within.is_open = False
-            within_step.reset(before)
-
-
-def _in_thread(work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except StopIteration as error:  # which no future takes: whoever waits for it would wait for ever
-        raise RuntimeError("the step raised StopIteration") from error
 
 
 def _plain(arguments: object) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Hold(Generic[F]):
         Nobody can have claimed what is delivered for the first time before it was: the first look may wait until
         an append is refused. On replicas its condition does not keep out what is appended without one.
         """
-        if self.broker.is_replicated or self._prefix.turn.locked():  # somebody else reads, or appends
+        if self.broker.is_replicated or self._prefix.lock.locked():  # somebody else reads, or appends
             return False
         event = events.decode(self.delivery.data)
         if self.delivery.delivered > 1 or not self.seq or self.delivery.follows != self.seq or event is None:
@@ -97,7 +97,7 @@ class Hold(Generic[F]):
         was stored since, to ask for the last fact does not. `at_heard`: only what was heard of; another holder of this
         process may have folded that.
         """
-        async with self._prefix.turn:
+        async with self._prefix.lock:
             if at_heard and self._heard and self._prefix.knows(self._heard):
                 self._heard.clear()
                 self.news.clear()
@@ -178,25 +178,21 @@ class Hold(Generic[F]):
         except (msgspec.DecodeError, RecursionError) as error:
             raise TypeError(f"{type(event).__name__}: {error}") from None
         subject, decided = self.topic.fact(lane or events.LANE_OF[type(event)]), self.seq
-        refused: LogFull | None = None
-        async with self._prefix.turn:
+        async with self._prefix.lock:
             if self.seq != decided:
                 return None
             what = conditional(self.topic, subject, encoded, event.id, self.seq, context=context)
             self._own = event.id.encode()
-            try:
-                stored = await self._store(what)
-            except LogFull as full:
-                stored, refused = None, full
+            stored, is_full = await self._try(what)
             if stored:
                 await self._take_in(stored.seq, event)
                 return stored.seq
-        await self._come_again(refused)
+        await self._come_again(is_full=is_full)
         return None
 
-    async def _come_again(self, full: LogFull | None) -> None:
+    async def _come_again(self, *, is_full: bool) -> None:
         """Before the caller decides again: fold what came first; or leave the others of the topic alone for a while."""
-        if full:
+        if is_full:
             logger.debug("the log is full", extra={"topic": self.topic.id})
             await asyncio.sleep(random.uniform(*FULL_AGAIN))  # noqa: S311 - jitter
         else:
@@ -221,18 +217,23 @@ class Hold(Generic[F]):
 
     async def append_delta(self, event: StreamDelta) -> bool:
         """Whether the delta is stored. Where something else came first, it is folded now."""
-        decided, refused = self.seq, None
-        async with self._prefix.turn:
+        decided = self.seq
+        async with self._prefix.lock:
             if self.seq != decided:
                 return False
             what = conditional(self.topic, self.topic.delta, events.encode(event), event.id, self.seq, ttl=DELTA_TTL)
-            try:
-                if await self._store(what):
-                    return True
-            except LogFull as full:
-                refused = full
-        await self._come_again(refused)
+            stored, is_full = await self._try(what)
+            if stored:
+                return True
+        await self._come_again(is_full=is_full)
         return False
+
+    async def _try(self, what: Append) -> tuple[Stored | None, bool]:
+        """What was stored, and whether nothing was because the log is full."""
+        try:
+            return await self._store(what), False
+        except LogFull:
+            return None, True
 
     async def _store(self, what: Append) -> Stored | None:
         """Append. When this is cancelled, whatever is read or appended next comes after it all the same."""

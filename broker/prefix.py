@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Fold)
 
 
 class Prefix(Generic[F]):
-    """The fold. It is read, and its topic appended to, by whoever has the `turn`: one after another."""
+    """The fold. It is read, and its topic appended to, by whoever has the `lock`: one after another."""
 
     def __init__(self, state: F, seq: int = 0) -> None:
         self.state = state
@@ -37,7 +37,7 @@ class Prefix(Generic[F]):
         self.number = 0
         """How many facts were folded since it was last kept beside the log."""
         self.holders = 0
-        self.turn = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self._recent: deque[bytes] = deque(maxlen=RECENT)
         self._grown = asyncio.Event()
 

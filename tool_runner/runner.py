@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from itertools import count
 
 import msgspec
 
@@ -111,7 +110,9 @@ class CallHolder:
         return outcome
 
     async def _call(self, tool: str, arguments: dict[str, object]) -> Outcome:
-        for executions in count(1):
+        executions = 0
+        while True:
+            executions += 1
             try:
                 points.reach("call", "before")
                 done = await self._tools.servers.call(
@@ -132,7 +133,6 @@ class CallHolder:
                 if executions >= self.holding.limit:  # it may be what ends its server
                     return decide.too_often(executions)
                 await asyncio.sleep(RETRY_PAUSE)
-        raise AssertionError("unreachable")
 
     async def _report(self, progress: float, total: float | None, message: str | None) -> None:
         """Append a report. One that something else came before is left out; a newer one follows.

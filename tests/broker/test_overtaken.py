@@ -82,9 +82,9 @@ async def test_who_closes_an_answer_says_nothing_after_the_turn_was_ended_elsewh
     going, reached = asyncio.Event(), asyncio.Event()
 
     async def slow(*given: Any, **more: Any) -> AsyncIterator[Any]:
+        reached.set()  # also where no delta came to be stored before the cancel
+        await going.wait()
         async for records in read(*given, **more):
-            reached.set()
-            await going.wait()
             yield records
 
     monkeypatch.setattr(answer, "read", slow)

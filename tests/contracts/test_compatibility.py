@@ -146,6 +146,7 @@ def test_the_error_of_a_turn_says_whether_it_may_be_tried_again() -> None:
 def test_an_event_of_an_unknown_type_is_none(caplog: pytest.LogCaptureFixture) -> None:
     """Standard: a newer writer may add types."""
     assert events.decode(b'{"type":"dream","id":"e","timestamp":"t"}') is None
+    assert events.decode(b'{"type":"\xff","id":"e"}') is None
     assert not caplog.messages
 
 
@@ -157,13 +158,14 @@ def test_an_event_of_an_unknown_type_is_none(caplog: pytest.LogCaptureFixture) -
         pytest.param(b'{"id":"e","type":"dream"}', id="the type is not first"),
         pytest.param(b'{"type":"turn_start","id":"e"}', id="fields are missing"),
         pytest.param(b'{"type":"turn_start","id', id="cut off"),
+        pytest.param(b'{"type":"turn_start","id":"\xff"}', id="a field is no text"),
     ],
 )
 def test_what_is_no_event_of_its_type_is_passed_over_and_logged(
     stored: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Our choice: that is damage, not a newer writer; and yet not the end of its session."""
-    with pytest.raises(msgspec.DecodeError):
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         events.check(stored)
     assert events.decode(stored) is None
     assert caplog.messages == ["not an event"]
