@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
+from agent_runner import answer
 from agent_runner.model import Model, ModelFailure, Piece, Said, open_model
 from agent_runner.prompt import Prompt, User
+from contracts import events
 from contracts.config import Agent
 from tests.harness import anthropic_server, openai_server
+from tests.harness.attempts import Log
 from tests.harness.model_server import ModelServer, Reply
 
 SECRET = "sk-secret"
@@ -87,3 +91,17 @@ async def failure(model: Model, prompt: Prompt = ASKED) -> ModelFailure:
     with pytest.raises(ModelFailure) as caught:
         await said(model, prompt)
     return caught.value
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    """A log in memory, whose deltas are read where an answer is closed."""
+    log = Log()
+    log.topic.delta = ""
+
+    async def read(*_: object) -> AsyncIterator[list[Any]]:
+        await asyncio.sleep(0)
+        yield [SimpleNamespace(data=events.encode(delta)) for delta in log.said]
+
+    monkeypatch.setattr(answer, "read", read)
+    return log
