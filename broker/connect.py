@@ -33,8 +33,8 @@ PING_INTERVAL = 2
 RECONNECT_WAIT = (0.05, 0.5)
 WATCH_EVERY = 2.0
 MISSES = 5
-ANSWER_WITHIN = 1.0
-"""Seconds that a process which starts waits for an answer: brokers that elect a leader forget what they were asked."""
+ASK_AGAIN = 1.0
+"""Seconds after which a process that starts asks again: brokers that elect a leader forget what they were asked."""
 
 REPLY_WITHIN = 5.0
 
@@ -255,7 +255,7 @@ class Broker:
         await self.client.subscribe_direct(f"{self._inbox}.*", self._dispatch)
         while not self.lost.is_set():
             try:
-                await self.look_at_log(within=ANSWER_WITHIN)
+                await self.look_at_log(within=ASK_AGAIN)
             except (Unavailable, TimeoutError) as error:
                 logger.warning("waiting for the log", extra={"reason": str(error)})
                 await asyncio.sleep(random.uniform(*RECONNECT_WAIT))  # noqa: S311 - jitter

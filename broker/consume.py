@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 
 import msgspec
 
-from broker.connect import ANSWER_WITHIN, Broker, Unavailable
+from broker.connect import ASK_AGAIN, Broker, Unavailable
 from broker.delivery import NANOSECONDS, Delivery, Holder
 from broker.held import Held
 from broker.pull import BACKOFF, Pull
@@ -57,7 +57,7 @@ async def ack_wait(broker: Broker, stream: str, durable: str) -> float:
     """How long a delivery stays with a silent holder, in seconds, as the broker has it. Waits for the consumer."""
     while True:
         try:
-            reply = await broker.request(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", timeout=ANSWER_WITHIN)
+            reply = await broker.request(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", timeout=ASK_AGAIN)
             return msgspec.json.decode(reply.data, type=_ConsumerInfo).config.ack_wait / NANOSECONDS
         except (Unavailable, TimeoutError, msgspec.DecodeError) as error:
             logger.warning("waiting for the consumer", extra={"consumer": durable, "reason": str(error)})

@@ -61,7 +61,7 @@ class Folded(Generic[F]):
         if prefix.holders:
             return
         del self._held[topic]
-        prefix.is_left()
+        prefix.forget_recent()
         weight = prefix.state.weight
         self._left[topic] = (prefix, weight)
         self._weight += weight

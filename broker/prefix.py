@@ -58,8 +58,8 @@ class Prefix(Generic[F]):
         """Whether all these were folded lately."""
         return message_ids.issubset(self._recent)
 
-    def is_left(self) -> None:
-        """Nobody holds it: what was folded lately is nobody's news."""
+    def forget_recent(self) -> None:
+        """Nobody holds it any more: what was folded lately is nobody's news."""
         self._recent.clear()
 
     def has_grown(self) -> None:

@@ -47,7 +47,7 @@ async def corrected(chunks: AsyncIterable[ChatCompletionChunk]) -> AsyncIterator
     """The chunks, corrected in place.
 
     Usage is told once, at the end: where every chunk tells it, or the last two do, it is what was used so far, and
-    would be added up; and in whole tokens. `created` is nobody's and in any unit. The chunk with the reason to finish
+    would be added up. `created` is nobody's and in any unit. The chunk with the reason to finish
     may have no delta.
     """
     usage, calls = None, _Calls()
@@ -60,9 +60,6 @@ async def corrected(chunks: AsyncIterable[ChatCompletionChunk]) -> AsyncIterator
                 calls.correct(call)
         yield chunk
     if usage:
-        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
-            if isinstance(counted := getattr(usage, name, None), float):
-                setattr(usage, name, int(counted))
         yield ChatCompletionChunk.model_construct(
             id="", choices=[], created=0, model="", object="chat.completion.chunk", usage=usage
         )

@@ -8,6 +8,7 @@ import pytest
 
 from agent_runner.model import Model, Piece, Said
 from agent_runner.prompt import Prompt, Tool, Use, User
+from broker import logs
 from contracts.errors import Code
 from tests.agent_runner.conftest import ANTHROPIC, OPENAI, PROTOCOLS, SECRET, Protocol, end_of, failure, opened, said
 from tests.harness import anthropic_server
@@ -86,6 +87,7 @@ async def test_an_answer_that_is_withheld_late_is_not_tried_again(server: ModelS
         pytest.param((*part("ab"), delta("stop"), counted([], 10.0, 4.5)), id="in fractions"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 async def test_tokens_are_counted_once_and_whole(server: ModelServer, model: Model, body: tuple[bytes, ...]) -> None:
     """Promise: `usage` is what was used; a fraction could not be read from the log again."""
     server.script(Reply((*body, DONE)))
@@ -247,8 +249,6 @@ async def test_an_error_in_the_stream_may_have_a_number_for_a_code(server: Model
 
 async def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Promise: what is asked may have a key in its address."""
-    from broker import logs
-
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
@@ -259,3 +259,19 @@ async def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             assert server.base_url.removeprefix("http://") not in caplog.text
     finally:
         root.handlers, root.level = handlers, level
+
+
+@OPENAI
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_fractions_of_tokens_are_left_out(server: ModelServer, model: Model) -> None:
+    """Promise: as above, wherever they are told."""
+    usage = {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 1.5},
+    }
+    server.script(Reply((*part("Hi"), delta("stop"), chunk([], usage=usage), DONE)))
+    told = (await end_of(model)).usage
+    assert told == {"input_tokens": 7, "output_tokens": 2, "cache_read_tokens": 1}
+    assert {type(counted) for counted in told.values()} == {int}
